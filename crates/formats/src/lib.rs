@@ -6,7 +6,12 @@
 //! written back with the exact bytes that the original's parts read. Nothing here opens a file,
 //! reads a clock or knows whether bytes are trusted: that is `trust`'s.
 
+pub mod channels;
 pub mod checksum;
+pub mod detail;
+pub mod index;
 pub mod json;
 pub mod keyring;
 pub mod name;
+pub mod time;
+pub mod version;
