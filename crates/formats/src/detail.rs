@@ -70,7 +70,7 @@ impl VersionDetail {
     #[must_use]
     pub fn without(&self, key: &str) -> Self {
         let kept: Vec<_> = (self.0.trim().split(','))
-            .filter(|item| !item.split_once('=').is_some_and(|(found, _)| found == key))
+            .filter(|item| item.split_once('=').is_none_or(|(found, _)| found != key))
             .collect();
         Self(kept.join(","))
     }

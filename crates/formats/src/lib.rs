@@ -10,6 +10,7 @@ pub mod channel_ini;
 pub mod channels;
 pub mod checksum;
 pub mod command;
+pub mod config;
 pub mod detail;
 pub mod index;
 pub mod ini;
