@@ -38,7 +38,7 @@ pub fn set_up(
             let user_id = format!("{owner} {} key <{email}>", role_name(role));
             let validity = (role == KeyringType::ImageSigning).then_some(TWO_YEARS);
             let key =
-                SecretKey::generate(&mut rand::rngs::OsRng, kind, &user_id, now, validity)
+                SecretKey::generate(&mut rand_core::OsRng, kind, &user_id, now, validity)
                     .with_context(|| format!("cannot generate the {role} key"))?;
             write_secret(&place, key.to_armored().as_bytes())
                 .with_context(|| format!("cannot write `{place}`"))?;
