@@ -6,7 +6,17 @@
 //! written back with the exact bytes that the original's parts read. Nothing here opens a file,
 //! reads a clock or knows whether bytes are trusted: that is `trust`'s.
 
+pub mod channel_ini;
+pub mod channels;
 pub mod checksum;
+pub mod command;
+pub mod config;
+pub mod detail;
+pub mod index;
+pub mod ini;
 pub mod json;
 pub mod keyring;
 pub mod name;
+pub mod side;
+pub mod time;
+pub mod version;

@@ -1,0 +1,306 @@
+//! A tree in a local directory, as any web server serves it.
+//!
+//! A file is written as `<name>.new`, synced, renamed, and its directory synced. Two names cannot
+//! be renamed at once, so a document and its signature are links into a directory of their own
+//! whose `now` link is renamed instead:
+//!
+//! ```text
+//! index.json      -> .index.json/now/index.json
+//! index.json.asc  -> .index.json/now/index.json.asc
+//! .index.json/now -> 2               the one step
+//! .index.json/1/…  .index.json/2/…   the one before, for readers in between, and this one
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::CWD;
+use system_image_formats::name::TreePath;
+
+use crate::{ReadSeek, Store, StoreError, Writer};
+
+/// A tree in a local directory.
+///
+/// Writers must hold a lock of their own: two at once would write the same `.new` file.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    root: Utf8PathBuf,
+}
+
+impl Directory {
+    /// The tree at `root`, which is made when missing.
+    pub fn open(root: impl Into<Utf8PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        fs::create_dir_all(&root).map_err(|source| StoreError::new("make", &root, source))?;
+        Ok(Self { root })
+    }
+
+    /// The tree's directory.
+    pub fn root(&self) -> &Utf8Path {
+        &self.root
+    }
+
+    fn at(&self, path: &TreePath) -> Utf8PathBuf {
+        self.root.join(path.relative())
+    }
+}
+
+impl Store for Directory {
+    fn open(&self, path: &TreePath) -> Result<Option<Box<dyn ReadSeek>>, StoreError> {
+        let opened = File::open(self.at(path)).and_then(|file| {
+            if file.metadata()?.is_file() {
+                Ok(file)
+            } else {
+                Err(io::ErrorKind::NotFound.into())
+            }
+        });
+        match present(opened) {
+            Ok(file) => Ok(file.map(|file| Box::new(file) as Box<dyn ReadSeek>)),
+            Err(source) => Err(StoreError::new("read", path, source)),
+        }
+    }
+
+    fn size(&self, path: &TreePath) -> Result<Option<u64>, StoreError> {
+        match present(fs::metadata(self.at(path))) {
+            Ok(found) => Ok(found
+                .filter(fs::Metadata::is_file)
+                .map(|metadata| metadata.len())),
+            Err(source) => Err(StoreError::new("read", path, source)),
+        }
+    }
+
+    fn create(&self, path: &TreePath) -> Result<Box<dyn Writer>, StoreError> {
+        let place = self.at(path);
+        let made = (|| {
+            make_parents(&self.root, &place)?;
+            let staged = Utf8PathBuf::from(format!("{place}.new"));
+            let file = File::create(&staged)?;
+            Ok(InDirectory {
+                file,
+                staged,
+                place,
+                path: path.clone(),
+                committed: false,
+            })
+        })();
+        match made {
+            Ok(writer) => Ok(Box::new(writer)),
+            Err(source) => Err(StoreError::new("write", path, source)),
+        }
+    }
+
+    fn replace(&self, path: &TreePath, content: &[u8], signature: &[u8]) -> Result<(), StoreError> {
+        let place = self.at(path);
+        (|| {
+            make_parents(&self.root, &place)?;
+            let pair = Pair::of(&place)?;
+            pair.take_over_plain_files()?;
+            pair.switch_to(content, signature)
+        })()
+        .map_err(|source| StoreError::new("replace", path, source))
+    }
+
+    fn remove(&self, path: &TreePath) -> Result<(), StoreError> {
+        let place = self.at(path);
+        present(fs::remove_file(&place))
+            .and_then(|_| present(sync_parent(&place)))
+            .map(drop)
+            .map_err(|source| StoreError::new("remove", path, source))
+    }
+}
+
+/// A file being written.
+struct InDirectory {
+    file: File,
+    staged: Utf8PathBuf,
+    place: Utf8PathBuf,
+    path: TreePath,
+    committed: bool,
+}
+
+impl Write for InDirectory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Writer for InDirectory {
+    fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
+        (self.file.sync_all())
+            .and_then(|()| fs::rename(&self.staged, &self.place))
+            .and_then(|()| sync_parent(&self.place))
+            .map_err(|source| StoreError::new("write", &self.path, source))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+impl Drop for InDirectory {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Nothing reads that name; the next writer of the same file overwrites it.
+            let _ = fs::remove_file(&self.staged);
+        }
+    }
+}
+
+/// A document and its signature, which change together.
+struct Pair {
+    directory: Utf8PathBuf,
+    name: String,
+    /// `.<name>`, which holds the versions.
+    versions: Utf8PathBuf,
+}
+
+impl Pair {
+    fn of(place: &Utf8Path) -> io::Result<Self> {
+        let (Some(directory), Some(name)) = (place.parent(), place.file_name()) else {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        };
+        let versions = directory.join(format!(".{name}"));
+        fs::create_dir_all(&versions)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            name: name.to_owned(),
+            versions,
+        })
+    }
+
+    fn members(&self) -> [String; 2] {
+        [self.name.clone(), format!("{}.asc", self.name)]
+    }
+
+    /// The version that `now` points to, 0 when there is none.
+    fn current(&self) -> io::Result<u64> {
+        let target = present(fs::read_link(self.versions.join("now")))?;
+        Ok(target.and_then(|t| t.to_str()?.parse().ok()).unwrap_or(0))
+    }
+
+    /// Plain files of another server become the first version, so that the links that replace
+    /// them lead to the same content until the one step is made.
+    fn take_over_plain_files(&self) -> io::Result<()> {
+        let plain = |name: &String| {
+            let found = present(fs::symlink_metadata(self.directory.join(name)));
+            found.map(|found| found.is_some_and(|metadata| metadata.is_file()))
+        };
+        let [document, signature] = self.members();
+        if plain(&document)? && plain(&signature)? && self.current()? == 0 {
+            let content = fs::read(self.directory.join(document))?;
+            let signature = fs::read(self.directory.join(signature))?;
+            self.write_version(1, &content, &signature)?;
+            self.point_to(1)?;
+            self.link_members()?;
+        }
+        Ok(())
+    }
+
+    fn switch_to(&self, content: &[u8], signature: &[u8]) -> io::Result<()> {
+        let previous = self.current()?;
+        self.write_version(previous + 1, content, signature)?;
+        self.link_members()?;
+        self.point_to(previous + 1)?;
+        // The one before stays for a reader that has just followed `now`.
+        for entry in fs::read_dir(&self.versions)? {
+            let entry = entry?;
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u64>().ok());
+            if number.is_some_and(|number| number < previous) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_version(&self, number: u64, content: &[u8], signature: &[u8]) -> io::Result<()> {
+        let version = self.versions.join(number.to_string());
+        // Left over by a crash before the switch.
+        present(fs::remove_dir_all(&version))?;
+        fs::create_dir(&version)?;
+        for (name, bytes) in self.members().iter().zip([content, signature]) {
+            let mut file = File::create(version.join(name))?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+        }
+        sync(&version)?;
+        sync(&self.versions)
+    }
+
+    fn link_members(&self) -> io::Result<()> {
+        for name in self.members() {
+            link(
+                &self.directory,
+                &name,
+                &format!(".{}/now/{name}", self.name),
+            )?;
+        }
+        sync(&self.directory)
+    }
+
+    /// The one step.
+    fn point_to(&self, number: u64) -> io::Result<()> {
+        link(&self.versions, "now", &number.to_string())?;
+        sync(&self.versions)
+    }
+}
+
+/// Makes `directory/name` a symbolic link to `target`, in one step if there is something else.
+fn link(directory: &Utf8Path, name: &str, target: &str) -> io::Result<()> {
+    let place = directory.join(name);
+    if present(fs::read_link(&place))
+        .is_ok_and(|found| found.is_some_and(|at| at.as_os_str() == target))
+    {
+        return Ok(());
+    }
+    let staged = directory.join(format!("{name}.new"));
+    present(fs::remove_file(&staged))?;
+    rustix::fs::symlinkat(target, CWD, staged.as_std_path())?;
+    fs::rename(&staged, &place)
+}
+
+/// Makes the directories above `place`, up to `root`, durable.
+fn make_parents(root: &Utf8Path, place: &Utf8Path) -> io::Result<()> {
+    let parents: Vec<_> = place
+        .ancestors()
+        .skip(1)
+        .take_while(|parent| *parent != root)
+        .collect();
+    for parent in parents.into_iter().rev() {
+        match fs::create_dir(parent) {
+            Ok(()) => sync_parent(parent)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn sync_parent(place: &Utf8Path) -> io::Result<()> {
+    place.parent().map_or(Ok(()), sync)
+}
+
+fn sync(directory: &Utf8Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// What is missing is `None`, not an error.
+fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
