@@ -99,11 +99,11 @@ pub(crate) fn keys(packets: &[RawPacket<'_>]) -> Vec<Key> {
     let mut keys = vec![Key {
         fingerprint,
         primary: fingerprint,
-        standing: match statement.signs {
-            _ if revoked => Standing::Revoked,
-            Some(true) => strength(&key, primary.packet.body),
-            _ => Standing::CannotSign,
-        },
+        standing: standing(
+            revoked,
+            strength(&key, primary.packet.body),
+            statement.signs,
+        ),
         created,
         expires,
         material: Material::Primary(Box::new(key.clone())),
@@ -122,11 +122,14 @@ pub(crate) fn keys(packets: &[RawPacket<'_>]) -> Vec<Key> {
         keys.push(Key {
             fingerprint: sub_fingerprint,
             primary: fingerprint,
-            standing: match binding.and_then(|b| b.signs) {
-                _ if revoked || sub_revoked => Standing::Revoked,
-                Some(true) if statement.signs.is_some() => strength(&sub, subkey.packet.body),
-                _ => Standing::CannotSign,
-            },
+            standing: standing(
+                revoked || sub_revoked,
+                strength(&sub, subkey.packet.body),
+                // Nobody vouches for a subkey of a key that nobody vouches for.
+                binding
+                    .and_then(|b| b.signs)
+                    .filter(|_| statement.signs.is_some()),
+            ),
             created: sub_created.max(created),
             // A subkey lives no longer than the key that vouches for it.
             expires: own_end.into_iter().chain(expires).min(),
@@ -134,6 +137,14 @@ pub(crate) fn keys(packets: &[RawPacket<'_>]) -> Vec<Key> {
         });
     }
     keys
+}
+
+fn standing(revoked: bool, strength: Standing, signs: Option<bool>) -> Standing {
+    match strength {
+        _ if revoked => Standing::Revoked,
+        Standing::Signs if signs != Some(true) => Standing::CannotSign,
+        strength => strength,
+    }
 }
 
 /// Sorts a certificate's packets: each key and user id with its signatures.

@@ -172,3 +172,118 @@ impl Certificate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand_core::OsRng;
+
+    use super::*;
+    use crate::secret_key::{KeyKind, SecretKey};
+
+    fn certificate() -> Certificates {
+        let key = SecretKey::generate(&mut OsRng, KeyKind::Ed25519, "Test", 1_750_000_000, None);
+        key.unwrap().certificate().clone()
+    }
+
+    fn with(tag: u8, body: &[u8]) -> Vec<u8> {
+        let mut bytes = certificate().to_bytes();
+        packet::write(&mut bytes, tag, body);
+        bytes
+    }
+
+    #[test]
+    fn several_keys_are_one_set_and_no_bytes_are_none() {
+        let (a, b) = (certificate(), certificate());
+        let mut both = a.clone();
+        both.update(b.clone());
+        both.update(a.clone());
+        assert_eq!(both.to_bytes(), [a.to_bytes(), b.to_bytes()].concat());
+        let read = Certificates::parse(&both.to_bytes()).unwrap();
+        assert!(
+            read.fingerprints()
+                .eq(a.fingerprints().chain(b.fingerprints()))
+        );
+        assert!(Certificates::parse(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn trust_packets_are_ignored_and_not_written() {
+        let bytes = with(tag::TRUST, &[0, 1]);
+        let read = Certificates::parse(&bytes).unwrap();
+        assert_eq!(read.to_bytes(), bytes[..bytes.len() - 4]);
+    }
+
+    #[test]
+    fn what_is_no_keyring_says_what_it_is() {
+        let mut keybox = vec![0; 32];
+        keybox[8..12].copy_from_slice(b"KBXf");
+        let armored = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n".to_vec();
+        for (bytes, want) in [
+            (keybox, CertificatesError::Keybox),
+            (armored, CertificatesError::Armored),
+            (with(tag::SECRET_KEY, b"x"), CertificatesError::SecretKey),
+            (with(tag::SECRET_SUBKEY, b"x"), CertificatesError::SecretKey),
+            (with(11, b"x"), CertificatesError::ForeignPacket(11)),
+            (with(39, b"x"), CertificatesError::ForeignPacket(39)),
+            (vec![0x88, 1, 0], CertificatesError::ForeignPacket(2)),
+            (
+                vec![0; 3],
+                CertificatesError::Packets(PacketError::NotAPacket),
+            ),
+            (vec![0x99], CertificatesError::Packets(PacketError::CutOff)),
+            (
+                vec![0; MAX_KEYRING_LEN + 1],
+                CertificatesError::TooLong(MAX_KEYRING_LEN + 1),
+            ),
+        ] {
+            assert_eq!(Certificates::parse(&bytes).unwrap_err(), want);
+        }
+        assert!(
+            Certificates::parse(&with(60, b"x")).is_ok(),
+            "packets of the future that may be skipped"
+        );
+    }
+
+    #[test]
+    fn keys_of_other_versions_stay_but_are_never_used() {
+        let mut bytes = with(tag::PUBLIC_KEY, &[6, 0, 0, 0, 0, 27, 0, 0, 0, 0]);
+        packet::write(&mut bytes, tag::PUBLIC_KEY, b"");
+        let read = Certificates::parse(&bytes).unwrap();
+        assert_eq!(read.len(), 3);
+        assert_eq!(read.to_bytes(), bytes);
+        assert_eq!(
+            read.certificates
+                .iter()
+                .map(|c| c.keys.len())
+                .sum::<usize>(),
+            1
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_of_a_keyring_panics(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)
+        ) {
+            let mut bytes = certificate().to_bytes();
+            for (at, byte) in changes {
+                *at.get_mut(&mut bytes) = byte;
+            }
+            let _ = Certificates::parse(&bytes);
+        }
+
+        #[test]
+        fn no_key_packet_panics(
+            mut body in proptest::collection::vec(any::<u8>(), 0..120),
+            version in 2u8..7, algorithm in prop::sample::select(vec![1u8, 2, 3, 16, 17, 18, 19, 22, 25, 26, 27, 28, 100]),
+            sub in any::<bool>(),
+        ) {
+            for (place, byte) in body.iter_mut().zip([version, 0x60, 0, 0, 0, algorithm]) {
+                *place = byte;
+            }
+            let kind = if sub { tag::PUBLIC_SUBKEY } else { tag::PUBLIC_KEY };
+            let _ = Certificates::parse(&with(kind, &body));
+        }
+    }
+}

@@ -15,8 +15,9 @@ use crate::certificates::Certificates;
 use crate::fingerprint::Issuer;
 use crate::keyring::{Keyring, KeyringError};
 use crate::now::Now;
-use crate::signers::{Signers, VerifyError};
+use crate::signers::Signers;
 use crate::verified::Verified;
+use crate::verify_error::VerifyError;
 
 /// Why a keyring was not taken into the chain, or nobody can sign what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -249,5 +250,319 @@ impl Chain {
             Err(ChainError::NotLoaded { .. }) if !self.has(kind) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::OsRng;
+    use system_image_formats::keyring::KeyringInfo;
+
+    use super::*;
+    use crate::secret_key::{KeyKind, SecretKey};
+
+    const MADE: i64 = 1_750_000_000;
+
+    fn key() -> SecretKey {
+        SecretKey::generate(&mut OsRng, KeyKind::Ed25519, "Test", MADE, None).unwrap()
+    }
+
+    /// One key for each keyring, in the order of [`KeyringType::ALL`].
+    struct Keys(Vec<SecretKey>);
+
+    impl Keys {
+        fn new() -> Self {
+            Self(KeyringType::ALL.iter().map(|_| key()).collect())
+        }
+
+        fn of(&self, kind: KeyringType) -> &SecretKey {
+            let place = KeyringType::ALL.iter().position(|k| *k == kind).unwrap();
+            &self.0[place]
+        }
+
+        fn keyring(&self, kind: KeyringType) -> Keyring {
+            Keyring {
+                info: KeyringInfo::new(kind),
+                certificates: self.of(kind).certificate().clone(),
+            }
+        }
+
+        fn chain(&self) -> Chain {
+            let anchor = self.keyring(KeyringType::ArchiveMaster).pack();
+            Chain::new(
+                &anchor,
+                "tango".parse().unwrap(),
+                Now::from_clock(MADE + 1000),
+            )
+            .unwrap()
+        }
+
+        fn loaded(&self, kinds: &[KeyringType]) -> Chain {
+            let mut chain = self.chain();
+            for kind in kinds {
+                let (archive, signature) = signed(&self.keyring(*kind), self.of(kind.signer()));
+                chain.load_as(*kind, &archive, &signature).unwrap();
+            }
+            chain
+        }
+    }
+
+    fn signed(keyring: &Keyring, by: &SecretKey) -> (Vec<u8>, Vec<u8>) {
+        let archive = keyring.pack();
+        let signature = by.sign(&archive[..], MADE + 10).unwrap().into_bytes();
+        (archive, signature)
+    }
+
+    use KeyringType::{ArchiveMaster, Blacklist, DeviceSigning, ImageMaster, ImageSigning};
+
+    #[test]
+    fn only_the_keyring_right_above_may_sign_a_keyring() {
+        let keys = Keys::new();
+        for kind in [ImageMaster, ImageSigning, DeviceSigning, Blacklist] {
+            for signer in KeyringType::ALL {
+                let above: &[_] = match kind {
+                    ImageMaster => &[],
+                    DeviceSigning => &[ImageMaster, ImageSigning],
+                    _ => &[ImageMaster],
+                };
+                let (archive, signature) = signed(&keys.keyring(kind), keys.of(signer));
+                let by_type = keys
+                    .loaded(above)
+                    .load_as(kind, &archive, &signature)
+                    .map(|_| ());
+                let by_content = keys.loaded(above).load(&archive, &signature).map(|_| ());
+                assert_eq!(
+                    by_type.is_ok(),
+                    kind.signer() == signer,
+                    "{kind} by {signer}: {by_type:?}"
+                );
+                assert_eq!(
+                    by_content.is_ok(),
+                    kind.signer() == signer,
+                    "{kind} by {signer}: {by_content:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_keyring_needs_its_signer_loaded_before() {
+        let keys = Keys::new();
+        let (archive, signature) = signed(&keys.keyring(ImageSigning), keys.of(ImageMaster));
+        let refused = keys
+            .chain()
+            .load_as(ImageSigning, &archive, &signature)
+            .unwrap_err();
+        assert!(
+            matches!(refused, ChainError::NotLoaded { kind: ImageMaster }),
+            "{refused:?}"
+        );
+        let refused = keys.chain().load(&archive, &signature).unwrap_err();
+        assert!(
+            matches!(refused, ChainError::Signature { kind: None, .. }),
+            "{refused:?}"
+        );
+        assert!(matches!(
+            keys.chain().channel_signers(),
+            Err(ChainError::NotLoaded { kind: ImageSigning })
+        ));
+    }
+
+    #[test]
+    fn a_keyring_signed_too_high_says_so_when_its_type_was_not_asked_for() {
+        let keys = Keys::new();
+        let mut chain = keys.loaded(&[ImageMaster]);
+        let (archive, signature) = signed(&keys.keyring(ImageSigning), keys.of(ArchiveMaster));
+        let refused = chain.load(&archive, &signature).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                ChainError::WrongSigner {
+                    kind: ImageSigning,
+                    signer: ImageMaster,
+                    ..
+                }
+            ),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_type_is_loaded_once_and_the_anchor_never_replaced() {
+        let keys = Keys::new();
+        let mut chain = keys.loaded(&[ImageMaster]);
+        for kind in [ArchiveMaster, ImageMaster] {
+            let (archive, signature) = signed(&keys.keyring(kind), keys.of(ArchiveMaster));
+            let refused = chain.load(&archive, &signature).unwrap_err();
+            assert!(matches!(refused, ChainError::Twice { .. }), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn the_type_asked_for_is_the_type_that_counts() {
+        let keys = Keys::new();
+        let (archive, signature) = signed(&keys.keyring(Blacklist), keys.of(ImageMaster));
+        let refused = keys
+            .loaded(&[ImageMaster])
+            .load_as(ImageSigning, &archive, &signature)
+            .unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                ChainError::Keyring {
+                    source: KeyringError::Type { .. },
+                    ..
+                }
+            ),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_keyring_for_another_device_or_past_its_expiry_is_refused_by_client_and_upgrader() {
+        let keys = Keys::new();
+        let above = [ImageMaster, ImageSigning];
+        for (model, expiry, good) in [
+            (None, None, true),
+            (Some("tango"), Some(MADE + 1000), true),
+            (Some("disco"), None, false),
+            (None, Some(MADE + 999), false),
+        ] {
+            let mut keyring = keys.keyring(DeviceSigning);
+            keyring.info.model = model.map(|name| name.parse().unwrap());
+            keyring.info.expiry = expiry;
+            let (archive, signature) = signed(&keyring, keys.of(ImageSigning));
+            let as_client = keys
+                .loaded(&above)
+                .load_as(DeviceSigning, &archive, &signature)
+                .is_ok();
+            let as_upgrader = keys.loaded(&above).load(&archive, &signature).is_ok();
+            assert_eq!(
+                (as_client, as_upgrader),
+                (good, good),
+                "{model:?} {expiry:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_moved_to_what_a_signature_proves() {
+        let keys = Keys::new();
+        let anchor = keys.keyring(ArchiveMaster).pack();
+        let mut chain = Chain::new(&anchor, "tango".parse().unwrap(), Now::UNKNOWN).unwrap();
+        let (archive, signature) = signed(&keys.keyring(ImageMaster), keys.of(ArchiveMaster));
+        chain.load(&archive, &signature).unwrap();
+        assert_eq!(chain.now(), Now::from_clock(MADE + 10));
+
+        let mut old = keys.keyring(ImageSigning);
+        old.info.expiry = Some(MADE + 9);
+        let (archive, signature) = signed(&old, keys.of(ImageMaster));
+        let refused = chain.load(&archive, &signature).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                ChainError::Keyring {
+                    source: KeyringError::Expired { .. },
+                    ..
+                }
+            ),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn indexes_are_for_two_keyrings_and_channels_for_one() {
+        let keys = Keys::new();
+        let without = keys.loaded(&[ImageMaster, ImageSigning]);
+        let with = keys.loaded(&[ImageMaster, ImageSigning, DeviceSigning]);
+        for signer in KeyringType::ALL {
+            let signature = keys.of(signer).sign(&b"index"[..], MADE + 20).unwrap();
+            let good = |signers: Result<Signers<'_>, ChainError>| {
+                signers
+                    .unwrap()
+                    .verify(b"index", signature.as_bytes())
+                    .is_ok()
+            };
+            let image = signer == ImageSigning;
+            assert_eq!(good(without.index_signers()), image, "{signer}");
+            assert_eq!(
+                good(with.index_signers()),
+                image || signer == DeviceSigning,
+                "{signer}"
+            );
+            assert_eq!(good(with.channel_signers()), image, "{signer}");
+        }
+    }
+
+    /// A chain whose blacklist, loaded last, holds the key of `listed`.
+    fn blacklisting(keys: &Keys, listed: KeyringType) -> Chain {
+        let mut chain = keys.loaded(&[ImageMaster, ImageSigning, DeviceSigning]);
+        let mut blacklist = keys.keyring(Blacklist);
+        blacklist.certificates = keys.of(listed).certificate().clone();
+        let (archive, signature) = signed(&blacklist, keys.of(ImageMaster));
+        chain.load(&archive, &signature).unwrap();
+        chain
+    }
+
+    #[test]
+    fn a_blacklisted_key_signs_nothing_any_more() {
+        let keys = Keys::new();
+        let chain = blacklisting(&keys, ImageSigning);
+        let signature = keys
+            .of(ImageSigning)
+            .sign(&b"index"[..], MADE + 20)
+            .unwrap();
+        for signers in [
+            chain.channel_signers().unwrap(),
+            chain.signers_of(DeviceSigning).unwrap(),
+        ] {
+            let refused = signers.verify(b"index", signature.as_bytes()).unwrap_err();
+            assert!(
+                matches!(refused, VerifyError::Blacklisted { .. }),
+                "{refused:?}"
+            );
+        }
+        // The device keyring is signed by that key, so nothing of it counts any more.
+        let refused = chain.index_signers().unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                ChainError::SignerBlacklisted {
+                    kind: DeviceSigning,
+                    ..
+                }
+            ),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_blacklisted_master_takes_with_it_what_it_signed() {
+        let keys = Keys::new();
+        for listed in [ArchiveMaster, ImageMaster] {
+            let refused = blacklisting(&keys, listed).channel_signers().unwrap_err();
+            assert!(
+                matches!(refused, ChainError::SignerBlacklisted { .. }),
+                "{refused:?}"
+            );
+        }
+        assert!(blacklisting(&keys, Blacklist).index_signers().is_ok());
+    }
+
+    #[test]
+    fn a_chain_starts_with_an_archive_master_keyring_for_this_device() {
+        let keys = Keys::new();
+        let start = |keyring: &Keyring| {
+            Chain::new(
+                &keyring.pack(),
+                "tango".parse().unwrap(),
+                Now::from_clock(MADE),
+            )
+        };
+        assert!(start(&keys.keyring(ArchiveMaster)).is_ok());
+        assert!(start(&keys.keyring(ImageMaster)).is_err());
+        let mut other = keys.keyring(ArchiveMaster);
+        other.info.model = Some("disco".parse().unwrap());
+        assert!(start(&other).is_err());
     }
 }

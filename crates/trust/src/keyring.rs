@@ -226,3 +226,220 @@ fn members(archive: &[u8]) -> Result<Members, KeyringError> {
     }
     Ok((info, keys))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand_core::OsRng;
+
+    use super::*;
+    use crate::secret_key::{KeyKind, SecretKey};
+
+    fn keyring(kind: KeyringType) -> Keyring {
+        let key = SecretKey::generate(&mut OsRng, KeyKind::Ed25519, "Test", 1_750_000_000, None);
+        Keyring {
+            info: KeyringInfo::new(kind),
+            certificates: key.unwrap().certificate().clone(),
+        }
+    }
+
+    fn tar(members: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, kind, bytes) in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            if kind.is_symlink() {
+                header.set_link_name("/etc/passwd").unwrap();
+            }
+            tar.append_data(&mut header, name, *bytes).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        let mut xz = XzEncoder::new(Vec::new(), 1);
+        xz.write_all(bytes).unwrap();
+        xz.finish().unwrap()
+    }
+
+    const FILE: tar::EntryType = tar::EntryType::Regular;
+    const JSON: &[u8] = b"{\"type\": \"image-signing\"}";
+
+    #[test]
+    fn what_is_packed_is_read_and_equal_keyrings_give_equal_bytes() {
+        let mut packed = keyring(KeyringType::DeviceSigning);
+        packed.info.expiry = Some(7);
+        let archive = packed.pack();
+        assert_eq!(archive, packed.pack());
+        let read = Keyring::open(&Verified::trust_unsigned_for_testing(&archive[..])).unwrap();
+        assert_eq!(read.info, packed.info);
+        assert_eq!(read.certificates.to_bytes(), packed.certificates.to_bytes());
+    }
+
+    #[test]
+    fn a_blacklist_without_keys_is_an_empty_set() {
+        let blacklist = Keyring {
+            info: KeyringInfo::new(KeyringType::Blacklist),
+            certificates: Certificates::default(),
+        };
+        let read = Keyring::unpack(&blacklist.pack()).unwrap();
+        assert!(read.certificates.is_empty());
+    }
+
+    #[test]
+    fn only_the_two_plain_members_are_taken() {
+        let keys = keyring(KeyringType::ImageSigning).certificates.to_bytes();
+        let dir = tar::EntryType::Directory;
+        for members in [
+            &[(INFO, FILE, JSON), (KEYS, FILE, &keys)][..],
+            &[(KEYS, FILE, &keys), (INFO, FILE, JSON)],
+            &[
+                (".", dir, b""),
+                ("./keyring.json", FILE, JSON),
+                ("./keyring.gpg", FILE, &keys),
+            ],
+            &[
+                ("x/keyring.json", FILE, b"no"),
+                (INFO, FILE, JSON),
+                (KEYS, FILE, &keys),
+            ],
+        ] {
+            let read = Keyring::unpack(&xz(&tar(members))).unwrap();
+            assert_eq!(read.certificates.len(), 1, "{members:?}");
+        }
+    }
+
+    #[test]
+    fn every_other_archive_is_refused() {
+        let link = tar::EntryType::Symlink;
+        let long = vec![b' '; MAX_INFO_LEN + 1];
+        let junk = vec![0; 5 << 20];
+        for (archive, want) in [
+            (vec![], "Unpack"),
+            (b"not xz".to_vec(), "Unpack"),
+            (tar(&[(INFO, FILE, JSON)]), "Unpack"),
+            (xz(b""), "Missing(\"keyring.json\")"),
+            (xz(&tar(&[(KEYS, FILE, b"")])), "Missing(\"keyring.json\")"),
+            (xz(&tar(&[(INFO, FILE, JSON)])), "Missing(\"keyring.gpg\")"),
+            (
+                xz(&tar(&[(INFO, FILE, JSON), (INFO, FILE, JSON)])),
+                "BadMember",
+            ),
+            (
+                xz(&tar(&[(INFO, link, b""), (KEYS, FILE, b"")])),
+                "BadMember",
+            ),
+            (
+                xz(&tar(&[(INFO, FILE, &long), (KEYS, FILE, b"")])),
+                "BadMember",
+            ),
+            (xz(&tar(&[(INFO, FILE, b"[]"), (KEYS, FILE, b"")])), "Info"),
+            (
+                xz(&tar(&[(INFO, FILE, JSON), (KEYS, FILE, b"KBX")])),
+                "Keys",
+            ),
+            (
+                xz(&tar(&[
+                    ("junk", FILE, &junk),
+                    (INFO, FILE, JSON),
+                    (KEYS, FILE, b""),
+                ])),
+                "Unpack",
+            ),
+            (
+                xz(&tar(&[
+                    (INFO, FILE, JSON),
+                    (KEYS, FILE, b""),
+                    ("junk", FILE, &junk),
+                ])),
+                "Unpack",
+            ),
+        ] {
+            let got = format!("{:?}", Keyring::unpack(&archive).unwrap_err());
+            assert!(got.starts_with(want), "{want}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_or_trailed_archive_is_refused() {
+        let archive = keyring(KeyringType::ImageSigning).pack();
+        for len in [archive.len() - 1, archive.len() - 12, archive.len() / 2, 6] {
+            assert!(Keyring::unpack(&archive[..len]).is_err(), "{len}");
+        }
+        assert!(Keyring::unpack(&[&archive[..], b"more"].concat()).is_err());
+    }
+
+    #[test]
+    fn a_decoder_that_needs_too_much_memory_is_refused() {
+        let mut options = LzmaOptions::new_preset(0).unwrap();
+        options.dict_size(128 << 20);
+        let stream =
+            Stream::new_stream_encoder(Filters::new().lzma2(&options), Check::Crc64).unwrap();
+        let mut xz = XzEncoder::new_stream(Vec::new(), stream);
+        xz.write_all(&tar(&[(INFO, FILE, JSON), (KEYS, FILE, b"")]))
+            .unwrap();
+        let refused = Keyring::unpack(&xz.finish().unwrap()).unwrap_err();
+        assert!(matches!(refused, KeyringError::Unpack(_)), "{refused:?}");
+    }
+
+    #[test]
+    fn a_keyring_for_something_else_is_refused_in_the_specified_words() {
+        let device: DeviceName = "tango".parse().unwrap();
+        let mut keyring = keyring(KeyringType::ImageMaster);
+        keyring.info.expiry = Some(100);
+        keyring.info.model = Some("disco".parse().unwrap());
+        let check = |keyring: &Keyring, wanted| {
+            keyring
+                .check(wanted, &device, Now::from_clock(101))
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            check(&keyring, KeyringType::ImageSigning),
+            "keyring type mismatch; wanted: image-signing, got: image-master"
+        );
+        assert_eq!(
+            check(&keyring, KeyringType::ImageMaster),
+            "keyring model mismatch; wanted: tango, got: disco"
+        );
+        keyring.info.model = Some(device.clone());
+        assert_eq!(
+            check(&keyring, KeyringType::ImageMaster),
+            "expired keyring timestamp"
+        );
+        for now in [Now::from_clock(100), Now::from_clock(0), Now::UNKNOWN] {
+            assert!(
+                keyring
+                    .check(KeyringType::ImageMaster, &device, now)
+                    .is_ok(),
+                "{now:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_tar_panics(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)
+        ) {
+            let mut bytes = tar(&[(INFO, FILE, JSON), (KEYS, FILE, b"\x99\x00\x01x")]);
+            for (at, byte) in changes {
+                *at.get_mut(&mut bytes) = byte;
+            }
+            let _ = Keyring::unpack(&xz(&bytes));
+        }
+
+        #[test]
+        fn no_archive_panics(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)
+        ) {
+            let mut bytes = xz(&tar(&[(INFO, FILE, JSON), (KEYS, FILE, b"")]));
+            for (at, byte) in changes {
+                *at.get_mut(&mut bytes) = byte;
+            }
+            let _ = Keyring::unpack(&bytes);
+        }
+    }
+}

@@ -26,6 +26,8 @@ mod secret_key;
 mod signature;
 mod signers;
 mod verified;
+mod verifier;
+mod verify_error;
 
 pub use armor::ArmorError;
 pub use certificates::{Certificates, CertificatesError, MAX_KEYRING_LEN};
@@ -36,5 +38,7 @@ pub use now::Now;
 pub use packet::PacketError;
 pub use secret_key::{KeyKind, SecretKey, SecretKeyError};
 pub use signature::{DetachedSignature, MAX_SIGNATURE_LEN, SignatureFormError};
-pub use signers::{Signers, Verifier, VerifyError};
+pub use signers::Signers;
 pub use verified::Verified;
+pub use verifier::Verifier;
+pub use verify_error::VerifyError;

@@ -341,3 +341,106 @@ fn name_issuer(
     ))?];
     Ok(())
 }
+
+#[cfg(test)]
+impl SecretKey {
+    /// A signature packet with whatever statement, as an attacker or an old program would make it.
+    pub(crate) fn forge(&self, config: SignatureConfig, data: &[u8]) -> Vec<u8> {
+        let Signing::Primary(key) = &self.signing else {
+            panic!("forging is for primary keys")
+        };
+        config
+            .sign(&**key, &Password::empty(), data)
+            .unwrap()
+            .to_bytes()
+            .unwrap()
+    }
+
+    /// What [`sign`](Self::sign) states, to be spoiled.
+    pub(crate) fn statement(&self, now: u32) -> SignatureConfig {
+        let Signing::Primary(key) = &self.signing else {
+            panic!("forging is for primary keys")
+        };
+        let mut config = SignatureConfig::v4(SignatureType::Binary, key.algorithm(), DIGEST);
+        name_issuer(&mut config, &**key, Timestamp::from_secs(now)).unwrap();
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::OsRng;
+
+    use super::*;
+    use crate::{Now, Signers};
+
+    const NOW: i64 = 1_750_000_000;
+
+    #[test]
+    fn a_key_that_was_stored_signs_as_before() {
+        let key =
+            SecretKey::generate(&mut OsRng, KeyKind::Ed25519, "A <a@b.c>", NOW, None).unwrap();
+        let stored = SecretKey::from_armored(key.to_armored().as_bytes()).unwrap();
+        assert_eq!(stored.fingerprint(), key.fingerprint());
+
+        let signature = stored.sign(&b"data"[..], NOW + 5).unwrap();
+        let signers = Signers::new([key.certificate()], Now::from_clock(NOW + 9));
+        let verified = signers.verify(b"data", signature.as_bytes()).unwrap();
+        assert_eq!(verified.signer(), Some(key.fingerprint()));
+        assert_eq!(verified.signed_at(), Some(NOW + 5));
+    }
+
+    #[test]
+    fn a_validity_ends_in_its_second() {
+        let key = SecretKey::generate(&mut OsRng, KeyKind::Ed25519, "A", NOW, Some(100)).unwrap();
+        let signature = key.sign(&b"data"[..], NOW).unwrap();
+        for (now, good) in [(NOW, true), (NOW + 99, true), (NOW + 100, false)] {
+            let signers = Signers::new([key.certificate()], Now::from_clock(now));
+            assert_eq!(
+                signers.verify(b"data", signature.as_bytes()).is_ok(),
+                good,
+                "{now}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_openpgp_cannot_express_is_refused() {
+        let generate = |user_id: &str, now| {
+            SecretKey::generate(&mut OsRng, KeyKind::Ed25519, user_id, now, None).unwrap_err()
+        };
+        for bad in ["", "  ", "a\nb", "a\u{1b}[0m", &"x".repeat(3000)] {
+            assert!(
+                matches!(generate(bad, NOW), SecretKeyError::UserId),
+                "{bad:?}"
+            );
+        }
+        for bad in [-1, 1 << 32] {
+            assert!(matches!(generate("A", bad), SecretKeyError::Time(time) if time == bad));
+        }
+    }
+
+    #[test]
+    fn other_blocks_are_no_secret_key() {
+        let key = SecretKey::generate(&mut OsRng, KeyKind::Ed25519, "A", NOW, None).unwrap();
+        let signature = key.sign(&b"data"[..], NOW).unwrap();
+        assert!(matches!(
+            SecretKey::from_armored(signature.as_bytes()),
+            Err(SecretKeyError::Armor(ArmorError::OtherType(_)))
+        ));
+        let twice = [&key.packets[..], &key.packets[..]].concat();
+        let public = key.certificate().to_bytes();
+        for (packets, what) in [
+            (twice, "two keys"),
+            (public, "a certificate"),
+            (vec![], "nothing"),
+        ] {
+            let text = armor::write(&packets, armor::PRIVATE_KEY);
+            let refused = SecretKey::from_armored(text.as_bytes()).unwrap_err();
+            assert!(
+                matches!(refused, SecretKeyError::NotOne),
+                "{what}: {refused:?}"
+            );
+        }
+    }
+}

@@ -12,154 +12,22 @@
 //!   another one is good: files signed by the old and the new key outlive the old one.
 //! * At least one must be good.
 
-use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::io::{self, Read};
 
-use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureConfig, SignatureType, SignatureVersion};
-use sha2::Digest as _;
-use sha2::digest::DynDigest;
 use system_image_formats::checksum::Sha256;
 
 use crate::certificate::{Key, Standing};
 use crate::certificates::Certificates;
-use crate::fingerprint::{Fingerprint, Issuer};
-use crate::now::{Now, Utc};
-use crate::signature::{self, DetachedSignature, SignatureFormError};
-use crate::verified::{Made, Verified};
+use crate::fingerprint::Issuer;
+use crate::now::Now;
+use crate::signature::{self, DetachedSignature};
+use crate::verified::Verified;
+use crate::verifier::{Claim, Verifier};
+use crate::verify_error::VerifyError;
 
 /// Read from a stream at a time.
 const BUFFER: usize = 64 << 10;
-
-/// Why a signature does not make a file acceptable.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The signature file itself is not what it must be.
-    #[error("the signature cannot be used")]
-    Form(#[from] SignatureFormError),
-    /// None of the signatures was made by a key of the keyrings.
-    #[error("signed by {}, which is not a trusted key here", list(issuers))]
-    UnknownKey {
-        /// Whom the signatures name; empty if they name nobody.
-        issuers: Vec<Issuer>,
-    },
-    /// The key, or the certificate that it belongs to, is on the blacklist.
-    #[error("signed by {key}, which is on the blacklist")]
-    Blacklisted {
-        /// The key, as the signature names it.
-        key: Issuer,
-    },
-    /// The key, or its primary key, was revoked, for whatever reason and whenever.
-    #[error("signed by {key}, which has been revoked")]
-    Revoked {
-        /// The key that signed.
-        key: Fingerprint,
-    },
-    /// The signature does not match the content.
-    #[error("the content does not match the signature by {key}")]
-    Bad {
-        /// The key that is named as signer.
-        key: Fingerprint,
-    },
-    /// The key has expired since it signed.
-    #[error("signed by {key}, which expired at {}", Utc(*expired))]
-    KeyExpired {
-        /// The key that signed.
-        key: Fingerprint,
-        /// Unix seconds.
-        expired: i64,
-    },
-    /// The signature was made for a limited time, which is over.
-    #[error("the signature by {key} expired at {}", Utc(*expired))]
-    SignatureExpired {
-        /// The key that signed.
-        key: Fingerprint,
-        /// Unix seconds.
-        expired: i64,
-    },
-    /// The signature claims a time when the key did not exist yet, or not any more.
-    #[error("the signature of {} was not made within the lifetime of {key}", Utc(*signed))]
-    OutsideLifetime {
-        /// The key that signed.
-        key: Fingerprint,
-        /// Unix seconds.
-        signed: i64,
-    },
-    /// A key for encryption or certification, a subkey that does not acknowledge its primary key,
-    /// or a key without a valid self-signature.
-    #[error("signed by {key}, which is not a signing key")]
-    CannotSign {
-        /// The key that signed.
-        key: Fingerprint,
-    },
-    /// RSA below 2048 bits, DSA, or a curve that is not accepted.
-    #[error("signed by {key}, which is too weak")]
-    WeakKey {
-        /// The key that signed.
-        key: Fingerprint,
-    },
-    /// The digest is MD5, SHA-1, RIPEMD-160 or unknown.
-    #[error("the signature by {key} uses the digest {digest}, which is not accepted")]
-    WeakDigest {
-        /// The key that signed.
-        key: Fingerprint,
-        /// The digest's name.
-        digest: String,
-    },
-    /// A signature over text, where line ends do not count, or over something else than a file.
-    #[error("the signature by {key} is not one over binary data")]
-    NotBinary {
-        /// The key that signed.
-        key: Fingerprint,
-    },
-    /// Not version 4, no single creation time, or a critical statement that is not understood.
-    #[error("the signature by {key} says something that is not understood")]
-    NotUnderstood {
-        /// The key that signed.
-        key: Fingerprint,
-    },
-    /// The signed data could not be read to its end.
-    #[error("cannot read the signed data")]
-    Read(#[source] io::Error),
-}
-
-impl VerifyError {
-    /// One line for the person at the keyboard, printed after `hint:`.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Form(form) => form.hint(),
-            Self::UnknownKey { .. } => {
-                Some("check that the server's keyrings are the ones you trust")
-            }
-            Self::Blacklisted { .. } | Self::Revoked { .. } => {
-                Some("do not use this file; its publisher must sign it with another key")
-            }
-            Self::Bad { .. } => Some("fetch the file and its signature again"),
-            Self::KeyExpired { .. } | Self::SignatureExpired { .. } => Some(
-                "check the clock; if it is right, the publisher must sign again with a valid key",
-            ),
-            Self::OutsideLifetime { .. } => Some("the publisher's clock was wrong when it signed"),
-            Self::CannotSign { .. } | Self::WeakKey { .. } => {
-                Some("the publisher must sign with a signing key of 2048 bits RSA or better")
-            }
-            Self::WeakDigest { .. } | Self::NotBinary { .. } | Self::NotUnderstood { .. } => {
-                Some("sign with `gpg --armor --digest-algo SHA512 --detach-sign`")
-            }
-            Self::Read(_) => None,
-        }
-    }
-}
-
-fn list(issuers: &[Issuer]) -> String {
-    match issuers {
-        [] => "nobody".to_owned(),
-        _ => issuers
-            .iter()
-            .map(Issuer::to_string)
-            .collect::<Vec<_>>()
-            .join(" and "),
-    }
-}
 
 /// The keys that may sign something: all of the keyrings', but none of the blacklist's.
 #[derive(Clone, Debug)]
@@ -226,14 +94,9 @@ impl<'a> Signers<'a> {
         for signature in &detached.signatures {
             claims.extend(self.claim(signature)?);
         }
-        if claims.iter().all(|claim| claim.lapsed.is_some()) {
-            let first = claims.into_iter().find_map(|claim| claim.lapsed);
+        Verifier::new(claims).map_err(|lapse| {
             let issuers = detached.issuers();
-            return Err(first.map_or(VerifyError::UnknownKey { issuers }, Lapse::into));
-        }
-        Ok(Verifier {
-            claims,
-            content: sha2::Sha256::new(),
+            lapse.unwrap_or(VerifyError::UnknownKey { issuers })
         })
     }
 
@@ -253,10 +116,11 @@ impl<'a> Signers<'a> {
         let revoked = found.iter().find(|key| key.standing == Standing::Revoked);
         // If a key is in the keyrings twice, it is the copy that says it lives longest: the other
         // has not seen its extension yet. A revocation counts in any copy.
-        let longest = found
-            .iter()
-            .max_by_key(|key| key.expires.unwrap_or(i64::MAX));
-        let Some(&key) = revoked.or(longest) else {
+        let best = found.iter().max_by_key(|key| {
+            let signs = key.standing == Standing::Signs;
+            (signs, key.expires.unwrap_or(i64::MAX))
+        });
+        let Some(&key) = revoked.or(best) else {
             return Ok(None);
         };
         if self.is_blacklisted(key.primary.into()) || self.is_blacklisted(key.fingerprint.into()) {
@@ -266,27 +130,7 @@ impl<'a> Signers<'a> {
         }
         let config = acceptable(signature, key)?;
         let signed = made_at(config, key)?;
-        let end = signature::validity(config).map(|seconds| signed + seconds);
-        let hasher = (config.hash_alg != HashAlgorithm::Sha256).then(|| {
-            config
-                .hash_alg
-                .new_hasher()
-                .expect("every strong digest is built in")
-        });
-        let lapsed = match (key.expires, end) {
-            (Some(expired), _) if self.now.is_past(expired) => {
-                Some(Lapse::Key(key.fingerprint, expired))
-            }
-            (_, Some(end)) if self.now.is_past(end) => Some(Lapse::Signature(key.fingerprint, end)),
-            _ => None,
-        };
-        Ok(Some(Claim {
-            signature: signature.clone(),
-            hasher,
-            key: Arc::clone(key),
-            signed,
-            lapsed,
-        }))
+        Ok(Some(Claim::new(signature, config, key, signed, self.now)))
     }
 
     fn is_blacklisted(&self, key: Issuer) -> bool {
@@ -337,116 +181,414 @@ fn made_at(config: &SignatureConfig, key: &Key) -> Result<i64, VerifyError> {
     Ok(signed)
 }
 
-/// A signature by a known key, acceptable in form; what is left to check is the content.
-struct Claim {
-    signature: Signature,
-    /// Takes the content; none for SHA-256, which is computed of everything anyway.
-    hasher: Option<Box<dyn DynDigest + Send>>,
-    key: Arc<Key>,
-    signed: i64,
-    lapsed: Option<Lapse>,
-}
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
 
-impl Claim {
-    /// Whether the signature is one over the content that was hashed.
-    fn matches(self, content: &sha2::Sha256) -> bool {
-        let hasher = self.hasher.unwrap_or_else(|| Box::new(content.clone()));
-        matches(&self.signature, hasher, &self.key).unwrap_or(false)
+    use pgp::crypto::hash::HashAlgorithm;
+    use pgp::packet::{Notation, Subpacket, SubpacketData};
+    use pgp::types::{Duration, Timestamp};
+    use proptest::prelude::*;
+    use rand_core::OsRng;
+    use sha2::Digest as _;
+
+    use super::*;
+    use crate::SignatureFormError;
+    use crate::armor;
+    use crate::packet::{self, tag};
+    use crate::secret_key::{KeyKind, SecretKey};
+
+    const MADE: u32 = 1_750_000_000;
+    const NOW: Now = Now::from_clock(1_760_000_000);
+    const DATA: &[u8] = b"some index";
+
+    fn key() -> SecretKey {
+        key_valid_for(None)
     }
-}
 
-fn matches(
-    signature: &Signature,
-    mut hasher: Box<dyn DynDigest + Send>,
-    key: &Key,
-) -> Option<bool> {
-    let config = signature.config()?;
-    let statement = config.hash_signature_data(&mut hasher).ok()?;
-    hasher.update(&config.trailer(statement).ok()?);
-    let digest = hasher.finalize();
-    // The first two bytes of the digest stand in the signature: a quick check before a slow one.
-    let quick = digest.starts_with(&signature.signed_hash_value()?);
-    Some(quick && key.verifies(config.hash_alg, &digest, signature.signature()?))
-}
+    fn key_valid_for(seconds: Option<u32>) -> SecretKey {
+        let made = i64::from(MADE);
+        SecretKey::generate(&mut OsRng, KeyKind::Ed25519, "Test", made, seconds).unwrap()
+    }
 
-/// Why a signature that was good is not any more.
-#[derive(Clone, Copy)]
-enum Lapse {
-    Key(Fingerprint, i64),
-    Signature(Fingerprint, i64),
-}
+    fn armored(packets: &[Vec<u8>]) -> Vec<u8> {
+        let mut block = Vec::new();
+        for body in packets {
+            packet::write(&mut block, tag::SIGNATURE, body);
+        }
+        armor::write(&block, armor::SIGNATURE).into_bytes()
+    }
 
-impl From<Lapse> for VerifyError {
-    fn from(lapse: Lapse) -> Self {
-        match lapse {
-            Lapse::Key(key, expired) => Self::KeyExpired { key, expired },
-            Lapse::Signature(key, expired) => Self::SignatureExpired { key, expired },
+    fn good(key: &SecretKey) -> Vec<u8> {
+        key.forge(key.statement(MADE), DATA)
+    }
+
+    /// A signature over something else.
+    fn bad(key: &SecretKey) -> Vec<u8> {
+        key.forge(key.statement(MADE), b"another index")
+    }
+
+    fn hashed(config: &mut SignatureConfig, data: SubpacketData) {
+        config
+            .hashed_subpackets
+            .push(Subpacket::regular(data).unwrap());
+    }
+
+    fn critical(config: &mut SignatureConfig, data: SubpacketData) {
+        config
+            .hashed_subpackets
+            .push(Subpacket::critical(data).unwrap());
+    }
+
+    fn notation() -> SubpacketData {
+        SubpacketData::Notation(Notation {
+            readable: true,
+            name: "test@example.org".into(),
+            value: "x".into(),
+        })
+    }
+
+    #[test]
+    fn weak_and_unknown_digests_are_refused() {
+        let key = key();
+        for digest in [1, 2, 3, 0, 4, 99, 110] {
+            let mut packet = good(&key);
+            packet[3] = digest;
+            let signers = Signers::new([key.certificate()], NOW);
+            let refused = signers.verify(DATA, &armored(&[packet])).unwrap_err();
+            assert!(
+                matches!(refused, VerifyError::WeakDigest { .. }),
+                "{refused:?}"
+            );
         }
     }
-}
 
-/// Takes the signed bytes piece by piece, by [`update`](Self::update) or as a writer.
-///
-/// One pass computes the signature's digest and the SHA-256. Nothing may be believed of the bytes
-/// before [`finish`](Self::finish).
-#[must_use]
-pub struct Verifier {
-    claims: Vec<Claim>,
-    content: sha2::Sha256,
-}
+    #[test]
+    fn a_critical_statement_of_the_future_is_refused() {
+        let key = key();
+        let mut config = key.statement(MADE);
+        hashed(&mut config, SubpacketData::Other(99, b"x".to_vec().into()));
+        let mut packet = key.forge(config, DATA);
+        let kind = packet.windows(3).position(|w| w == [2, 99, b'x']).unwrap() + 1;
+        packet[kind] |= 0x80;
+        let refused = Signers::new([key.certificate()], NOW)
+            .verify(DATA, &armored(&[packet]))
+            .unwrap_err();
+        assert!(
+            matches!(refused, VerifyError::NotUnderstood { .. }),
+            "{refused:?}"
+        );
+    }
 
-impl Verifier {
-    /// Takes the next bytes of the file.
-    pub fn update(&mut self, bytes: &[u8]) {
-        sha2::Digest::update(&mut self.content, bytes);
-        for hasher in self
-            .claims
-            .iter_mut()
-            .filter_map(|claim| claim.hasher.as_mut())
-        {
-            hasher.update(bytes);
+    #[test]
+    fn a_statement_that_is_not_plain_is_refused() {
+        type Spoil = fn(&mut SignatureConfig);
+        let key = key();
+        let cases: [(&str, Spoil, &str); 11] = [
+            ("plain", |_| {}, "good"),
+            ("notation", |c| hashed(c, notation()), "good"),
+            (
+                "critical notation",
+                |c| critical(c, notation()),
+                "NotUnderstood",
+            ),
+            (
+                "unknown",
+                |c| hashed(c, SubpacketData::Other(99, b"x".to_vec().into())),
+                "good",
+            ),
+            (
+                "critical experiment",
+                |c| critical(c, SubpacketData::Experimental(101, b"x".to_vec().into())),
+                "NotUnderstood",
+            ),
+            (
+                "critical key flags, which are not for data",
+                |c| critical(c, SubpacketData::KeyFlags(pgp::packet::KeyFlags::default())),
+                "NotUnderstood",
+            ),
+            ("text", |c| c.typ = SignatureType::Text, "NotBinary"),
+            ("sha-256", |c| c.hash_alg = HashAlgorithm::Sha256, "good"),
+            ("sha-384", |c| c.hash_alg = HashAlgorithm::Sha384, "good"),
+            (
+                "no time",
+                |c| drop(c.hashed_subpackets.pop()),
+                "NotUnderstood",
+            ),
+            (
+                "two times",
+                |c| {
+                    hashed(
+                        c,
+                        SubpacketData::SignatureCreationTime(Timestamp::from_secs(MADE)),
+                    );
+                },
+                "NotUnderstood",
+            ),
+        ];
+        for (name, spoil, want) in cases {
+            let mut config = key.statement(MADE);
+            spoil(&mut config);
+            let signature = armored(&[key.forge(config, DATA)]);
+            let got = Signers::new([key.certificate()], NOW).verify(DATA, &signature);
+            let got = got.map_or_else(|e| format!("{e:?}"), |_| "good".to_owned());
+            assert!(got.starts_with(want), "{name}: {got}");
         }
     }
 
-    /// Says whether all bytes together were signed; returns their digest.
-    pub fn finish(self) -> Result<Verified<Sha256>, VerifyError> {
-        let mut made = None;
-        for claim in self.claims {
-            let by = claim.key.fingerprint;
-            if claim.lapsed.is_none() {
-                let (primary, at) = (claim.key.primary, claim.signed);
-                made.get_or_insert(Made { by, primary, at });
+    #[test]
+    fn a_signature_lapses_when_it_says_so_or_with_its_key() {
+        let (lasting, lapsing) = (key(), key_valid_for(Some(1000)));
+        let mut config = lasting.statement(MADE);
+        hashed(
+            &mut config,
+            SubpacketData::SignatureExpirationTime(Duration::from_secs(500)),
+        );
+        let short = armored(&[lasting.forge(config, DATA)]);
+        let keyed = armored(&[good(&lapsing)]);
+        let made = i64::from(MADE);
+        for (signature, now, want) in [
+            (&short, Now::from_clock(made + 499), "good"),
+            (&short, Now::from_clock(made + 500), "SignatureExpired"),
+            (&short, Now::UNKNOWN, "good"),
+            (&keyed, Now::from_clock(made + 999), "good"),
+            (&keyed, Now::from_clock(made + 1000), "KeyExpired"),
+            (&keyed, Now::from_clock(0), "good"),
+            (&keyed, Now::UNKNOWN.at_least(made + 1000), "KeyExpired"),
+        ] {
+            let keyrings = [lasting.certificate(), lapsing.certificate()];
+            let got = Signers::new(keyrings, now).verify(DATA, signature);
+            let got = got.map_or_else(|e| format!("{e:?}"), |_| "good".to_owned());
+            assert!(got.starts_with(want), "{now:?}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_signature_is_made_within_the_lifetime_of_its_key_whatever_time_it_is() {
+        let key = key_valid_for(Some(1000));
+        for (signed, want) in [
+            (MADE - 1, false),
+            (MADE, true),
+            (MADE + 999, true),
+            (MADE + 1000, false),
+        ] {
+            let signature = armored(&[key.forge(key.statement(signed), DATA)]);
+            let got = Signers::new([key.certificate()], Now::UNKNOWN).verify(DATA, &signature);
+            match got {
+                Ok(_) => assert!(want, "{signed}"),
+                Err(VerifyError::OutsideLifetime { .. }) => assert!(!want, "{signed}"),
+                Err(other) => panic!("{other:?}"),
             }
-            if !claim.matches(&self.content) {
-                return Err(VerifyError::Bad { key: by });
+        }
+    }
+
+    #[test]
+    fn a_signature_ahead_of_the_clock_is_accepted() {
+        let key = key();
+        let signature = armored(&[key.forge(key.statement(u32::MAX - 1), DATA)]);
+        assert!(
+            Signers::new([key.certificate()], NOW)
+                .verify(DATA, &signature)
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn of_several_signatures_strangers_and_lapsed_ones_do_not_count_and_bad_ones_refuse() {
+        let (a, b, stranger, old) = (key(), key(), key(), key_valid_for(Some(1000)));
+        let keyrings = [a.certificate(), b.certificate(), old.certificate()];
+        let signers = Signers::new(keyrings, NOW);
+        for (signatures, want) in [
+            (vec![good(&a), good(&b)], "good"),
+            (vec![good(&a), good(&stranger)], "good"),
+            (vec![good(&stranger), good(&a)], "good"),
+            (vec![bad(&stranger), good(&a)], "good"),
+            (vec![good(&old), good(&a)], "good"),
+            (vec![good(&a), good(&old)], "good"),
+            (vec![good(&a), bad(&b)], "Bad"),
+            (vec![bad(&b), good(&a)], "Bad"),
+            (vec![good(&a), bad(&a)], "Bad"),
+            (vec![good(&a), bad(&old)], "Bad"),
+            (vec![good(&old)], "KeyExpired"),
+            (vec![good(&old), good(&stranger)], "KeyExpired"),
+            (vec![good(&stranger)], "UnknownKey"),
+            (vec![good(&a); 16], "good"),
+            (vec![good(&a); 17], "Form(TooLong"),
+        ] {
+            let got = signers.verify(DATA, &armored(&signatures));
+            let got = got.map_or_else(|e| format!("{e:?}"), |_| "good".to_owned());
+            assert!(got.starts_with(want), "{want}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_blacklisted_key_refuses_even_what_another_key_signed() {
+        let (a, b) = (key(), key());
+        let signers =
+            Signers::new([a.certificate(), b.certificate()], NOW).refusing(b.certificate());
+        for signatures in [
+            vec![good(&b)],
+            vec![good(&a), good(&b)],
+            vec![bad(&b), good(&a)],
+        ] {
+            let refused = signers.verify(DATA, &armored(&signatures)).unwrap_err();
+            assert!(
+                matches!(refused, VerifyError::Blacklisted { .. }),
+                "{refused:?}"
+            );
+        }
+        assert!(signers.verify(DATA, &armored(&[good(&a)])).is_ok());
+
+        let unknown = Signers::new([a.certificate()], NOW).refusing(b.certificate());
+        let refused = unknown.verify(DATA, &armored(&[good(&b)])).unwrap_err();
+        assert!(
+            matches!(refused, VerifyError::Blacklisted { .. }),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn foreign_packets_and_unreadable_signatures_refuse() {
+        let key = key();
+        let mut block = Vec::new();
+        packet::write(&mut block, tag::SIGNATURE, &good(&key));
+        let signers = Signers::new([key.certificate()], NOW);
+        let refusal = |block: &[u8]| {
+            let text = armor::write(block, armor::SIGNATURE);
+            match signers.verify(DATA, text.as_bytes()) {
+                Err(VerifyError::Form(form)) => form,
+                other => panic!("{other:?}"),
+            }
+        };
+        for foreign in [
+            tag::MARKER,
+            tag::TRUST,
+            tag::PUBLIC_KEY,
+            tag::USER_ID,
+            4,
+            8,
+            11,
+            63,
+        ] {
+            let mut with = block.clone();
+            packet::write(&mut with, foreign, b"PGP");
+            assert_eq!(refusal(&with), SignatureFormError::ForeignPacket(foreign));
+        }
+        let mut left_over = good(&key);
+        left_over.push(0);
+        let mut padded = Vec::new();
+        packet::write(&mut padded, tag::SIGNATURE, &left_over);
+        assert_eq!(refusal(&padded), SignatureFormError::Malformed);
+        assert_eq!(refusal(&[]), SignatureFormError::Empty);
+        assert_eq!(
+            refusal(&block[..block.len() - 1]),
+            SignatureFormError::Packets(packet::PacketError::CutOff)
+        );
+    }
+
+    #[test]
+    fn signatures_of_other_versions_are_strangers_unless_they_name_a_key() {
+        let key = key();
+        // Version 3 names its issuer in the clear; version 7 is not written yet.
+        let mut third = vec![3, 5, 0];
+        third.extend(MADE.to_be_bytes());
+        third.extend(key.fingerprint().key_id().0);
+        third.extend([1, 8, 0, 0, 0, 1, 1]);
+        let seventh = vec![7, 0, 0, 0];
+        let signers = Signers::new([key.certificate()], NOW);
+
+        let refused = signers
+            .verify(DATA, &armored(&[third, good(&key)]))
+            .unwrap_err();
+        assert!(
+            matches!(refused, VerifyError::NotUnderstood { .. }),
+            "{refused:?}"
+        );
+        assert!(
+            signers
+                .verify(DATA, &armored(&[seventh.clone(), good(&key)]))
+                .is_ok()
+        );
+        let refused = signers.verify(DATA, &armored(&[seventh])).unwrap_err();
+        assert!(matches!(&refused, VerifyError::UnknownKey { issuers } if issuers.is_empty()));
+        assert_eq!(
+            refused.to_string(),
+            "signed by nobody, which is not a trusted key here"
+        );
+    }
+
+    #[test]
+    fn a_stream_is_verified_in_one_pass_and_named_by_its_digest() {
+        let key = key();
+        let data = vec![7; 3 * BUFFER + 5];
+        let signers = Signers::new([key.certificate()], NOW);
+        for hash in [HashAlgorithm::Sha512, HashAlgorithm::Sha256] {
+            let mut config = key.statement(MADE);
+            config.hash_alg = hash;
+            let signature = armored(&[key.forge(config, &data)]);
+            let whole = signers.verify_reader(&data[..], &signature).unwrap();
+            let want: [u8; 32] = sha2::Sha256::digest(&data).into();
+            assert_eq!(*whole, Sha256::from(want));
+
+            let mut verifier = signers.verifier(&signature).unwrap();
+            data.chunks(1000)
+                .for_each(|chunk| verifier.write_all(chunk).unwrap());
+            assert_eq!(verifier.finish().unwrap(), whole);
+
+            let cut = signers.verify_reader(&data[1..], &signature).unwrap_err();
+            assert!(matches!(cut, VerifyError::Bad { .. }), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_fails_is_not_verified() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("the disk is gone"))
             }
         }
-        let made = made.expect("a verifier is only made with a claim that has not lapsed");
-        let digest: [u8; 32] = self.content.finalize().into();
-        Ok(Verified::new(digest.into(), made))
-    }
-}
-
-impl Write for Verifier {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.update(bytes);
-        Ok(bytes.len())
+        let key = key();
+        let signature = armored(&[key.forge(key.statement(MADE), b"")]);
+        let refused = Signers::new([key.certificate()], NOW)
+            .verify_reader(Broken, &signature)
+            .unwrap_err();
+        assert!(matches!(refused, VerifyError::Read(_)), "{refused:?}");
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+    proptest! {
+        #[test]
+        fn no_change_of_data_or_signature_is_accepted(
+            at in any::<prop::sample::Index>(), bit in 0u8..8, in_data in any::<bool>()
+        ) {
+            let key = key();
+            let mut data = DATA.to_vec();
+            let mut packet = good(&key);
+            // The unhashed area is nobody's statement: what it says may change, within reason.
+            let hashed_end = 6 + usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+            let unhashed = hashed_end..hashed_end + 12;
+            let place = at.index(packet.len());
+            prop_assume!(in_data || !unhashed.contains(&place));
+            if in_data {
+                *at.get_mut(&mut data) ^= 1 << bit;
+            } else {
+                packet[place] ^= 1 << bit;
+            }
+            let got = Signers::new([key.certificate()], NOW).verify(&data, &armored(&[packet]));
+            prop_assert!(got.is_err());
+        }
 
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let keys: Vec<_> = self
-            .claims
-            .iter()
-            .map(|claim| claim.key.fingerprint)
-            .collect();
-        f.debug_struct("Verifier")
-            .field("keys", &keys)
-            .finish_non_exhaustive()
+        #[test]
+        fn no_signature_packet_panics(
+            mut packet in proptest::collection::vec(any::<u8>(), 0..200),
+            version in prop::sample::select(vec![2u8, 3, 4, 5, 6, 7]),
+            typ in 0u8..32, algorithm in prop::sample::select(vec![1u8, 17, 19, 22, 25, 27, 28, 100]),
+        ) {
+            for (place, byte) in packet.iter_mut().zip([version, typ, algorithm, 10, 0]) {
+                *place = byte;
+            }
+            let key = key();
+            let _ = Signers::new([key.certificate()], NOW).verify(DATA, &armored(&[packet]));
+        }
     }
 }
