@@ -106,7 +106,7 @@ fn build_one(directory: &Utf8Path, scale: Scale, recipe: &Recipe) -> anyhow::Res
     }
     let script = directory.join("hook");
     fs::write(&script, hook)?;
-    let (_, cost) = Step::new("mmdebstrap")?
+    let step = Step::new("mmdebstrap")?
         .args(["--quiet", "--format=tar"])
         .args([
             format!("--variant={variant}"),
@@ -114,9 +114,16 @@ fn build_one(directory: &Utf8Path, scale: Scale, recipe: &Recipe) -> anyhow::Res
             format!("--customize-hook=sh '{script}' \"$1\""),
             "--aptopt=Acquire::Languages \"none\"".into(),
         ])
-        .args([SUITE, staged.as_str(), "-"])
-        .env("SOURCE_DATE_EPOCH", recipe.epoch)
-        .input(sources(recipe.updates))
+        .args([SUITE, staged.as_str()])
+        .env("SOURCE_DATE_EPOCH", recipe.epoch);
+    let sources = sources(recipe.updates);
+    // Where apt says nothing, mmdebstrap has defaults of its own.
+    let step = if sources.is_empty() {
+        step
+    } else {
+        step.args(["-"]).input(sources)
+    };
+    let (_, cost) = step
         .succeed()
         .with_context(|| format!("cannot build `{place}`"))?;
     fs::rename(&staged, &place)?;
@@ -125,9 +132,38 @@ fn build_one(directory: &Utf8Path, scale: Scale, recipe: &Recipe) -> anyhow::Res
     Ok(place)
 }
 
-/// Lines for apt: the suites from where this machine's own apt has them. Without any, mmdebstrap
-/// has defaults of its own.
+/// Lines for apt: the suites from where this machine's own apt has them.
 fn sources(updates: &[&str]) -> String {
+    let mut listed = listed();
+    if listed.is_empty() && rustix::process::geteuid().is_root() {
+        // A machine that has never asked for its lists, or has cleaned them away.
+        let _ = Command::new("apt-get")
+            .args(["update", "--quiet=2"])
+            .status();
+        listed = self::listed();
+    }
+    let find = |suite: &str| {
+        let line = listed
+            .lines()
+            .find_map(|line| line.strip_suffix(suite)?.strip_suffix(' '));
+        line.map(str::to_owned)
+    };
+    let base = find(SUITE);
+    let mut lines = String::new();
+    for suite in [SUITE].iter().chain(updates) {
+        // The updates of a release come from the same place as the release.
+        let same_place = || base.clone().filter(|_| !suite.contains("security"));
+        if let Some(uri) = find(suite).or_else(same_place) {
+            lines += &format!(
+                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {uri} {suite} main\n"
+            );
+        }
+    }
+    lines
+}
+
+/// Place and suite of what this machine's apt knows, a line each.
+fn listed() -> String {
     let output = Command::new("apt-get")
         .args([
             "indextargets",
@@ -136,30 +172,7 @@ fn sources(updates: &[&str]) -> String {
             "Created-By: Packages",
         ])
         .output();
-    let listed = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let listed = listed.unwrap_or_default();
-    let find = |suite: &str| {
-        let has = |line: &&str| {
-            line.split_once(' ')
-                .is_some_and(|(_, found)| found == suite)
-        };
-        listed
-            .lines()
-            .find(has)?
-            .split_once(' ')
-            .map(|(uri, _)| uri.to_owned())
-    };
-    let base = find(SUITE);
-    let mut lines = String::new();
-    for suite in [SUITE].iter().chain(updates) {
-        // The updates of a release come from the same place as the release.
-        if let Some(uri) =
-            find(suite).or_else(|| base.clone().filter(|_| !suite.contains("security")))
-        {
-            lines += &format!(
-                "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {uri} {suite} main\n"
-            );
-        }
-    }
-    lines
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default()
 }

@@ -41,15 +41,15 @@ pub fn replace(path: &Utf8Path, bytes: &[u8]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Also when it has more than `max` bytes.
-pub fn read(path: &Utf8Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+pub fn read(path: &Utf8Path, max: usize) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max {
+    file.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() > max {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("it has more than {max} bytes"),

@@ -17,10 +17,10 @@ use crate::log::Log;
 pub const COMMAND_FILE: &str = "ubuntu_command";
 
 /// Largest keyring archive that is copied, in bytes.
-const MAX_KEYRING: u64 = 4 << 20;
+const MAX_KEYRING: usize = 4 << 20;
 
 /// What the names of downloads that are not complete end with.
-const PARTIAL: [&str; 2] = [".part", ".part.json"];
+const PARTIAL: [&str; 2] = [".part", ".part.info"];
 
 /// The commands that apply a route.
 pub fn commands(keyrings: &[FileName], route: &Route<'_>) -> Result<CommandFile, NameError> {
@@ -113,7 +113,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let drop_box = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
         let kept = ["log", "last_log", "new.tar.xz", "new.tar.xz.asc", "photo.jpg"];
-        let gone = ["old.tar.xz", "old.tar.xz.asc", "old.tar.xz.part", "old.tar.xz.part.json"];
+        let gone = ["old.tar.xz", "old.tar.xz.asc", "old.tar.xz.part", "old.tar.xz.part.info"];
         for name in kept.iter().chain(&gone) {
             fs::write(drop_box.join(name), name).unwrap();
         }

@@ -2,12 +2,12 @@
 
 use anyhow::Context;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use system_image_fetch::{FetchError, Fetcher};
+use system_image_fetch::{FetchError, Fetcher, Settings};
 use system_image_formats::config::Service;
 use system_image_formats::name::{DeviceName, TreePath};
 
 /// Largest signature, in bytes: real ones have about 800.
-pub const MAX_SIGNATURE: u64 = 64 << 10;
+pub const MAX_SIGNATURE: usize = 64 << 10;
 
 /// What stands for itself in a URL's path.
 const ESCAPED: &AsciiSet = &CONTROLS
@@ -41,7 +41,7 @@ impl Server {
             service.channel, service.build_number
         );
         Ok(Self {
-            fetcher: Fetcher::new(&agent).context("cannot set up the network")?,
+            fetcher: Fetcher::new(Settings::new(agent)).context("cannot set up the network")?,
             metadata: service.https_base()?,
             payloads: service.http_base()?,
         })
@@ -58,7 +58,7 @@ impl Server {
         &self,
         path: &TreePath,
         signature: &TreePath,
-        max: u64,
+        max: usize,
     ) -> Result<Option<Signed>, FetchError> {
         let get = async |path, max| self.fetcher.fetch_small(&url(&self.metadata, path), max).await;
         let bytes = match get(path, max).await {

@@ -21,10 +21,10 @@ use crate::log::Log;
 use crate::server::{MAX_SIGNATURE, Server, Signed};
 
 /// Largest keyring archive, in bytes: real ones have a few thousand.
-const MAX_KEYRING: u64 = 4 << 20;
+const MAX_KEYRING: usize = 4 << 20;
 
 /// Largest `channels.json`, in bytes: 50 channels with 50 devices each have some 500 kB.
-const MAX_CHANNELS: u64 = 64 << 20;
+const MAX_CHANNELS: usize = 64 << 20;
 
 /// The keyrings that are fetched whatever is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Session {
             forget(place)?;
         }
         let path = &entry.index;
-        let signed = required(server, path, &asc(path), MAX_LEN as u64).await?;
+        let signed = required(server, path, &asc(path), MAX_LEN).await?;
         let verified = self.chain.index_signers()?.verify(signed.bytes, &signed.signature);
         let index = verified
             .map_err(|error| stale(KeyringType::ImageSigning, error, path.relative()))?
@@ -268,7 +268,7 @@ async fn required(
     server: &Server,
     path: &TreePath,
     signature: &TreePath,
-    max: u64,
+    max: usize,
 ) -> Result<Signed, Failure> {
     let found = server.document(path, signature, max).await;
     let found = found.with_context(|| format!("cannot fetch `{}`", path.relative()))?;

@@ -10,7 +10,7 @@ use std::io;
 
 use anyhow::{Context, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
-use system_image_fetch::{Expected, Request};
+use system_image_fetch::{Progress, Request, Size as FileSize};
 use system_image_formats::command::SignedFile;
 use system_image_formats::index::FileEntry;
 use system_image_formats::keyring::KeyringType;
@@ -81,18 +81,17 @@ pub async fn fetch(
         .iter()
         .map(|file| Request {
             url: server.payload_url(&file.entry.path),
-            destination: file.place.clone().into(),
-            expected: Expected::Exactly { size: file.entry.size, sha256: file.entry.checksum },
+            destination: file.place.clone(),
+            size: FileSize::Exactly(file.entry.size),
+            sha256: Some(file.entry.checksum),
         })
         .collect();
     if !requests.is_empty() {
         log.info(&format!("Requesting group download: {} files", requests.len()));
         let total = missing.iter().map(|file| file.entry.size).sum();
         meters.begin("downloading", total);
-        let fetched = server
-            .fetcher
-            .fetch_all(requests, |received, total| meters.step(received, total))
-            .await;
+        let step = &mut |now: Progress| meters.step(now.received, now.total.unwrap_or(total));
+        let fetched = server.fetcher.fetch_all(&requests, step).await;
         meters.end();
         fetched.context("cannot download the update")?;
     }
