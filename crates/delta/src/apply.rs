@@ -1,0 +1,193 @@
+//! Applies an update archive to a system tree.
+
+use std::error::Error;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use crate::archive::{Archive, ArchiveError, Member};
+use crate::path::{MemberPath, Shown};
+use crate::place::Placer;
+use crate::remove;
+use crate::root::Root;
+use crate::route::Route;
+use crate::tar::reader::Limits;
+
+/// What the process may do to the tree. The caller decides; nothing is guessed from a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privileges {
+    /// Everything as the archive says.
+    Root,
+    /// A tree owned by a normal user: owners, devices and attributes outside of `user.` are left
+    /// out and counted in [`Skipped`]. For trials, not for devices.
+    User,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Paths of `removed` that were there.
+    pub removed: u64,
+    /// Members placed in the system.
+    pub members: u64,
+    /// Bytes of file content placed, holes included.
+    pub bytes: u64,
+    /// What was left out. All zero with [`Privileges::Root`].
+    pub skipped: Skipped,
+}
+
+/// What [`Privileges::User`] left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Members whose owner was not set.
+    pub owners: u64,
+    /// Device nodes not made.
+    pub devices: u64,
+    /// Extended attributes not set.
+    pub xattrs: u64,
+}
+
+/// Why an update archive could not be applied. The tree is mixed then and must not be booted;
+/// applying the same archive again continues.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The archive is bad. [`check`](crate::archive::check) finds this before any change.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A path of `removed` could not be removed.
+    #[error("cannot remove `{path}`")]
+    Remove {
+        /// The path below the system's root.
+        path: MemberPath,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A member could not be placed.
+    #[error("cannot place `{path}`")]
+    Place {
+        /// The path below the system's root.
+        path: MemberPath,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A directory with content is where the archive has something else.
+    #[error("`{path}` is a directory that is not empty, the archive has something else there")]
+    NotEmpty {
+        /// The path below the system's root.
+        path: MemberPath,
+    },
+    /// An extended attribute could not be set.
+    #[error("cannot set the attribute `{}` of `{path}`", Shown(.name))]
+    Xattr {
+        /// The path below the system's root.
+        path: MemberPath,
+        /// The attribute.
+        name: Vec<u8>,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The [`Sink`] refused a member that does not go to the system.
+    #[error("member `{path}` does not go to the system")]
+    Elsewhere {
+        /// The path in the archive.
+        path: MemberPath,
+        /// Why it was refused.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl ApplyError {
+    /// One line for the person at the keyboard, printed after `hint:`.
+    pub fn hint(&self) -> Option<&'static str> {
+        let source = match self {
+            Self::NotEmpty { .. } => {
+                return Some("the archive does not fit this system; install the full image");
+            }
+            Self::Place { source, .. } | Self::Xattr { source, .. } => source,
+            _ => return None,
+        };
+        match source.kind() {
+            io::ErrorKind::StorageFull => Some("the system's file system is full"),
+            io::ErrorKind::PermissionDenied => Some("this must run as root"),
+            io::ErrorKind::Unsupported => Some("kernels before 5.6 lack the call `openat2`"),
+            io::ErrorKind::CrossesDevices => {
+                Some("something is mounted below the system's root; unmount it")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The caller's side while an archive is applied.
+pub trait Sink {
+    /// Gets each member that does not go to the system, with its content. Nothing of it is
+    /// written unless this writes it; an error ends the run.
+    ///
+    /// # Errors
+    /// Whatever makes the member unacceptable; it becomes [`ApplyError::Elsewhere`].
+    fn elsewhere(
+        &mut self,
+        member: &Member,
+        content: &mut dyn Read,
+    ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Called after each path of `removed`, for progress.
+    fn removed(&mut self) {}
+}
+
+/// Applies an update archive (upgrader spec, section 7) to the system tree at `root`.
+///
+/// `archive` is the decompressed tar stream, read once from front to back. First the paths that
+/// its member `removed` lists are deleted, each literally; then members below `system/` are
+/// placed, and all others go to `sink`. Nothing is synced: the caller does that once, before it
+/// forgets that the archive was to be applied. Memory grows with the number of directories and
+/// removals, not with content.
+///
+/// # Errors
+/// See [`ApplyError`]. After an error, or a crash at any point, applying the same archive again
+/// leads to the same tree as one undisturbed run.
+pub fn apply(
+    archive: impl Read,
+    limits: Limits,
+    root: &Root,
+    privileges: Privileges,
+    sink: &mut dyn Sink,
+) -> Result<Applied, ApplyError> {
+    let mut archive = Archive::open(archive, limits)?;
+    let mut placer = Placer::new(root, privileges);
+    let mut applied = Applied::default();
+    for path in archive.removed() {
+        let removed = remove(&mut placer, path);
+        let removed = removed.map_err(|source| ApplyError::Remove {
+            path: path.clone(),
+            source,
+        })?;
+        applied.removed += u64::from(removed);
+        sink.removed();
+    }
+    while let Some(member) = archive.next_member()? {
+        if let Route::System(path) = &member.route {
+            applied.bytes += placer.place(path, &member, archive.content())?;
+            applied.members += 1;
+        } else {
+            sink.elsewhere(&member, archive.content())
+                .map_err(|source| ApplyError::Elsewhere {
+                    path: member.path,
+                    source,
+                })?;
+        }
+    }
+    applied.skipped = placer.finish()?;
+    Ok(applied)
+}
+
+/// Links on the way are followed inside the root; a link at the end is removed itself.
+fn remove(placer: &mut Placer<'_>, path: &MemberPath) -> io::Result<bool> {
+    let Some((parent, name)) = path.split_last() else {
+        return Ok(false);
+    };
+    let Some(parent) = placer.parents.find(&parent)? else {
+        return Ok(false);
+    };
+    placer.parents.forget();
+    remove::tree(parent.as_fd(), name)
+}

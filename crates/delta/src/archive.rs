@@ -1,0 +1,282 @@
+//! An update archive: the paths to remove, then the members to place, each with its destination.
+//!
+//! In: a decompressed tar stream. Out: typed steps in the order in which they must be taken,
+//! everything about their paths checked. Nothing here touches a tree, so reading an archive to
+//! its end ([`check`]) finds what would stop [`apply`](crate::apply::apply) half way.
+
+use std::io::{self, Read};
+
+use crate::path::{MemberPath, PathError, Shown};
+use crate::route::Route;
+use crate::tar::header::{Header, Kind};
+use crate::tar::reader::{Limits, ReadError, Reader};
+
+/// Longest list of removals in bytes: some hundred thousand paths. A real one has a few hundred.
+const MAX_REMOVED: u64 = 16 << 20;
+
+/// The name of the list of removals.
+const REMOVED: &[u8] = b"removed";
+
+/// The name under which a file is written before it replaces the old one; see
+/// [`apply`](crate::apply::apply).
+pub(crate) const PART_NAME: &[u8] = b".system-image.part";
+
+/// Why an archive is no update archive.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It is no readable tar archive.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A member's name leads out of the archive's root.
+    #[error("member `{}`: {why}", Shown(.path))]
+    Path {
+        /// The name.
+        path: Vec<u8>,
+        /// What is wrong with it.
+        why: PathError,
+    },
+    /// A line of `removed` that is no path below `system/`.
+    #[error("`removed` lists `{}`: {why}", Shown(.line))]
+    Removed {
+        /// The line.
+        line: Vec<u8>,
+        /// What is wrong with it.
+        why: RemovedError,
+    },
+    /// `removed` is not a file, longer than any real one, or not the archive's first member.
+    #[error("`removed` {0}")]
+    RemovedMember(&'static str),
+    /// A hard link of the system to a file that is not in the system.
+    #[error("member `{path}` is a hard link to `{}`, which is not below `system/`", Shown(.target))]
+    LinkTarget {
+        /// The link.
+        path: MemberPath,
+        /// What it names.
+        target: Vec<u8>,
+    },
+    /// `system` is something else than a directory, or a member has the name that this crate
+    /// uses for files that are not complete yet.
+    #[error("member `{path}` cannot be placed: {why}")]
+    Place {
+        /// The member.
+        path: MemberPath,
+        /// Why not.
+        why: &'static str,
+    },
+}
+
+/// Why a line of `removed` is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemovedError {
+    /// It leads out of the archive's root.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// It names the archive's root or the whole system.
+    #[error("it would remove the whole system")]
+    Everything,
+}
+
+/// A member and its destination.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its full path in the archive.
+    pub path: MemberPath,
+    /// Where it belongs.
+    pub route: Route,
+    /// The rest of what the archive says about it.
+    pub header: Header,
+}
+
+impl Member {
+    /// The file that a hard link of the system names, below the system's root.
+    pub(crate) fn link_target(&self, target: &[u8]) -> Result<MemberPath, ArchiveError> {
+        match MemberPath::parse(target).as_ref().map(Route::of) {
+            Ok(Route::System(below)) if !below.is_root() => Ok(below),
+            _ => Err(ArchiveError::LinkTarget {
+                path: self.path.clone(),
+                target: target.to_vec(),
+            }),
+        }
+    }
+}
+
+/// An update archive that is being read.
+#[derive(Debug)]
+pub struct Archive<R> {
+    reader: Reader<R>,
+    removed: Vec<MemberPath>,
+    first: Option<Header>,
+}
+
+impl<R: Read> Archive<R> {
+    /// Begins to read, up to the end of the list of removals if there is one.
+    pub fn open(input: R, limits: Limits) -> Result<Self, ArchiveError> {
+        let mut reader = Reader::new(input, limits);
+        let mut first = reader.next_header()?;
+        let mut removed = Vec::new();
+        if first.as_ref().is_some_and(is_removed) {
+            let list = first.take().map(|header| header.kind);
+            removed = read_removed(&mut reader, list.as_ref())?;
+        }
+        Ok(Self {
+            reader,
+            removed,
+            first,
+        })
+    }
+
+    /// What to remove before anything is placed, below the system's root, as listed.
+    ///
+    /// Lines that name something outside of `system/` are not here: classic servers list
+    /// changed partition images too, and nothing of an earlier update is kept of those.
+    pub fn removed(&self) -> &[MemberPath] {
+        &self.removed
+    }
+
+    /// The next member. Its content can be read from [`content`](Self::content) until then.
+    pub fn next_member(&mut self) -> Result<Option<Member>, ArchiveError> {
+        loop {
+            let header = match self.first.take() {
+                Some(header) => header,
+                None => match self.reader.next_header()? {
+                    Some(header) => header,
+                    None => return Ok(None),
+                },
+            };
+            if is_removed(&header) {
+                // The original finds the list wherever it is and obeys it first. A stream
+                // cannot, and placing members before removing others gives another tree.
+                return Err(ArchiveError::RemovedMember("must be the first member"));
+            }
+            let path = MemberPath::parse(&header.path).map_err(|why| ArchiveError::Path {
+                path: header.path.clone(),
+                why,
+            })?;
+            if path.is_root() && header.kind == Kind::Directory {
+                continue;
+            }
+            let route = Route::of(&path);
+            let member = Member {
+                path,
+                route,
+                header,
+            };
+            member.check()?;
+            return Ok(Some(member));
+        }
+    }
+
+    /// The content of the member that was returned last.
+    pub fn content(&mut self) -> &mut Reader<R> {
+        &mut self.reader
+    }
+}
+
+impl Member {
+    fn check(&self) -> Result<(), ArchiveError> {
+        let place = |why| {
+            Err(ArchiveError::Place {
+                path: self.path.clone(),
+                why,
+            })
+        };
+        let Route::System(below) = &self.route else {
+            return if self.path.is_root() {
+                place("it has no name")
+            } else {
+                Ok(())
+            };
+        };
+        if below.is_root() && self.header.kind != Kind::Directory {
+            return place("the system's root is a directory");
+        }
+        if below
+            .as_bytes()
+            .split(|&b| b == b'/')
+            .any(|part| part == PART_NAME)
+        {
+            return place("the name is reserved for incomplete files");
+        }
+        if let Kind::HardLink { target } = &self.header.kind {
+            self.link_target(target)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_removed(header: &Header) -> bool {
+    MemberPath::parse(&header.path).is_ok_and(|path| path.as_bytes() == REMOVED)
+}
+
+fn read_removed<R: Read>(
+    reader: &mut Reader<R>,
+    kind: Option<&Kind>,
+) -> Result<Vec<MemberPath>, ArchiveError> {
+    match kind {
+        Some(Kind::File { size }) if *size <= MAX_REMOVED => {}
+        Some(Kind::File { .. }) => return Err(ArchiveError::RemovedMember("is too long")),
+        _ => return Err(ArchiveError::RemovedMember("is not a file")),
+    }
+    let mut text = Vec::new();
+    reader.read_to_end(&mut text).map_err(ReadError::Io)?;
+    let mut removed = Vec::new();
+    // An empty list is one empty line in the classic form; blank lines were always harmless.
+    for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+        if let Some(path) = parse_removed(line).map_err(|why| ArchiveError::Removed {
+            line: line.to_vec(),
+            why,
+        })? {
+            removed.push(path);
+        }
+    }
+    Ok(removed)
+}
+
+fn parse_removed(line: &[u8]) -> Result<Option<MemberPath>, RemovedError> {
+    // A `.` in the middle is as wrong here as `..`: only damaged lists have it.
+    let path = MemberPath::parse(line)?;
+    match Route::of(&path) {
+        _ if path.is_root() => Err(RemovedError::Everything),
+        Route::System(below) if below.is_root() => Err(RemovedError::Everything),
+        Route::System(below) => Ok(Some(below)),
+        _ => Ok(None),
+    }
+}
+
+/// What an archive would do, found by reading all of it.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// Paths in `removed` that are below `system/`.
+    pub removed: u64,
+    /// Members that go to the system.
+    pub members: u64,
+    /// Bytes of file content that go to the system, holes included.
+    pub bytes: u64,
+    /// Members that go elsewhere, in archive order.
+    pub elsewhere: Vec<Route>,
+}
+
+/// Reads an archive to its end without changing anything.
+///
+/// Whatever [`apply`](crate::apply::apply) would refuse for the archive's own sake is refused
+/// here, so that a bad archive is found before the first change. Up to `limits.members` routes
+/// outside of the system are remembered.
+pub fn check(input: impl Read, limits: Limits) -> Result<Contents, ArchiveError> {
+    let mut archive = Archive::open(input, limits)?;
+    let mut contents = Contents {
+        removed: archive.removed().len() as u64,
+        ..Contents::default()
+    };
+    while let Some(member) = archive.next_member()? {
+        if let Route::System(_) = member.route {
+            contents.members += 1;
+            if let Kind::File { size } = member.header.kind {
+                contents.bytes += size;
+            }
+        } else {
+            contents.elsewhere.push(member.route);
+        }
+        io::copy(archive.content(), &mut io::sink()).map_err(ReadError::Io)?;
+    }
+    Ok(contents)
+}

@@ -1,0 +1,26 @@
+//! Update archives: tar streams with an optional list of removals, as `docs/formats` and the
+//! upgrader specification describe them. This crate reads them ([`archive`], [`tar`]), finds
+//! out whether they are sound without touching anything ([`check`]) and applies them to a
+//! system tree that they cannot leave ([`apply()`], [`Root`]).
+//!
+//! It runs on the device: no network, no decompression, no signature is its business. What it is
+//! given has been verified, and it still trusts no name and no number in it. Making such
+//! archives is the crate `system-image-delta-build`'s.
+
+pub mod apply;
+pub mod archive;
+pub mod path;
+mod place;
+mod remove;
+pub mod root;
+pub mod route;
+pub mod tar;
+mod xattr;
+
+pub use apply::{Applied, ApplyError, Privileges, Sink, Skipped, apply};
+pub use archive::{Archive, ArchiveError, Contents, Member, check};
+pub use path::{MemberPath, PathError};
+pub use root::Root;
+pub use route::{Flag, Route};
+pub use tar::header::{Device, Header, Kind, Mtime, Xattr};
+pub use tar::reader::{Limits, ReadError, Reader};
