@@ -39,13 +39,19 @@ pub fn main() -> ExitCode {
 
 /// The usage and one line, as the original's option parser writes it. Exit status 2.
 fn usage_error(text: &str) -> ExitCode {
-    eprintln!("{}\nsystem-image-cli: error: {text}", Options::command().render_usage());
+    eprintln!(
+        "{}\nsystem-image-cli: error: {text}",
+        Options::command().render_usage()
+    );
     ExitCode::from(2)
 }
 
 /// The whole chain of causes. Exit status 1.
 fn failure(error: &anyhow::Error) -> ExitCode {
-    eprint!("{}", system_image_report::describe(error, session::hint(error).as_deref()));
+    eprint!(
+        "{}",
+        system_image_report::describe(error, session::hint(error).as_deref())
+    );
     ExitCode::FAILURE
 }
 
@@ -66,7 +72,11 @@ fn prepare(options: Options, mut device: Device) -> Result<Run, String> {
     let filter: Option<Filter> =
         filter.map_err(|error: system_image_planner::FilterError| parsed(&error))?;
     let system = &device.config.system;
-    let log = Arc::new(Log::open(&system.logfile, system.loglevel.main, options.verbose));
+    let log = Arc::new(Log::open(
+        &system.logfile,
+        system.loglevel.main,
+        options.verbose,
+    ));
 
     let service = &mut device.config.service;
     if let Some(channel) = options.channel.as_ref().or(options.switch.as_ref()) {
@@ -90,7 +100,14 @@ fn prepare(options: Options, mut device: Device) -> Result<Run, String> {
     }
     let name = device.name();
     let meters = Meters::new(meters, Arc::clone(&log));
-    Ok(Run { options, device, name, filter, meters, log })
+    Ok(Run {
+        options,
+        device,
+        name,
+        filter,
+        meters,
+        log,
+    })
 }
 
 impl Run {
@@ -99,7 +116,10 @@ impl Run {
             self.info();
             return ExitCode::SUCCESS;
         }
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let runtime = match tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+        {
             Ok(runtime) => runtime,
             Err(error) => return failure(&error.into()),
         };
@@ -120,8 +140,7 @@ impl Run {
                     let line = serde_json::json!({"type": "error", "msg": format!("{error:#}")});
                     println!("{line}");
                 }
-                let summary =
-                    format!("Exception occurred during {what}; see log file for details");
+                let summary = format!("Exception occurred during {what}; see log file for details");
                 failure(&error.context(summary))
             }
         }
@@ -131,7 +150,10 @@ impl Run {
     fn info(&self) {
         let service = &self.device.config.service;
         println!("current build number: {}", service.build_number);
-        println!("device name: {}", self.name.as_ref().map_or("?", DeviceName::as_str));
+        println!(
+            "device name: {}",
+            self.name.as_ref().map_or("?", DeviceName::as_str)
+        );
         println!("channel: {}", service.channel);
         if let Some(target) = &service.channel_target {
             println!("alias: {target}");
@@ -146,9 +168,10 @@ impl Run {
     async fn list_channels(&self) -> anyhow::Result<()> {
         let (server, name) = self.connect()?;
         let facts = self.facts(name);
-        let session =
-            with_fresh_keys(&self.log, async |fresh| Session::open(&server, facts, fresh).await)
-                .await?;
+        let session = with_fresh_keys(&self.log, async |fresh| {
+            Session::open(&server, facts, fresh).await
+        })
+        .await?;
         println!("Available channels:");
         for (name, channel) in &session.channels.0 {
             match &channel.alias {
@@ -191,10 +214,19 @@ impl Run {
             let mut session = Session::open(&server, facts, fresh).await?;
             let found = session.device_index(&server, facts).await?;
             let (plan, _) = self.plan(&found)?;
-            let Ok(route) = &plan.decision else { return Ok(false) };
+            let Ok(route) = &plan.decision else {
+                return Ok(false);
+            };
             let drop_box = &config.cache_partition;
-            update::fetch(&server, &session.chain, route, drop_box, &self.meters, &self.log)
-                .await?;
+            update::fetch(
+                &server,
+                &session.chain,
+                route,
+                drop_box,
+                &self.meters,
+                &self.log,
+            )
+            .await?;
             self.log.info("preparing recovery");
             handover::prepare(config, route, found.has_keyring, &self.log)?;
             Ok::<_, Failure>(true)
@@ -215,7 +247,12 @@ impl Run {
     }
 
     fn facts<'a>(&'a self, device: &'a DeviceName) -> Facts<'a> {
-        Facts { config: &self.device.config, device, now: device::clock(), log: &self.log }
+        Facts {
+            config: &self.device.config,
+            device,
+            now: device::clock(),
+            log: &self.log,
+        }
     }
 
     fn plan<'a>(&self, found: &'a DeviceIndex) -> anyhow::Result<(Plan<'a>, Start)> {
@@ -242,7 +279,10 @@ impl Run {
         let plan = system_image_planner::plan(&found.index, &request);
         for candidate in plan.candidates.iter().rev() {
             let (score, route) = (candidate.score, &candidate.route);
-            self.log.debug(&format!("candidate {route}: score {score}, {}", candidate.verdict));
+            self.log.debug(&format!(
+                "candidate {route}: score {score}, {}",
+                candidate.verdict
+            ));
         }
         match &plan.decision {
             Ok(route) => self.log.info(&format!("Upgrade path is {route}")),
@@ -262,10 +302,10 @@ fn apply(hook: &HookName) -> anyhow::Result<()> {
                 .args(["-f", "recovery"])
                 .status()
                 .with_context(|| format!("cannot run `{program}`"))?;
-            match status.success() {
-                true => Ok(()),
-                false => Err(anyhow!("`{program} -f recovery` failed: {status}")),
+            if status.success() {
+                return Ok(());
             }
+            Err(anyhow!("`{program} -f recovery` failed: {status}"))
         }
         other => Err(anyhow!("there is no apply hook `{other}`")),
     }

@@ -42,11 +42,16 @@ impl Device {
             bail!(NoConfigDirectory(directory.to_owned()));
         }
         let mut names = Vec::new();
-        for entry in directory.read_dir_utf8().with_context(|| format!("cannot read `{directory}`"))? {
+        for entry in directory
+            .read_dir_utf8()
+            .with_context(|| format!("cannot read `{directory}`"))?
+        {
             names.push(entry?.file_name().to_owned());
         }
-        let fragments: Vec<_> =
-            loading_order(names).into_iter().map(|name| directory.join(name)).collect();
+        let fragments: Vec<_> = loading_order(names)
+            .into_iter()
+            .map(|name| directory.join(name))
+            .collect();
         let parsed = fragments
             .iter()
             .map(|path| {
@@ -71,20 +76,29 @@ impl Device {
         if let Some(name) = &self.config.service.device {
             return Some(name.clone());
         }
-        let HookName::SystemProperty = self.config.hooks.device else { return None };
+        let HookName::SystemProperty = self.config.hooks.device else {
+            return None;
+        };
         ask("getprop", &["ro.product.device"]).or_else(|| ask("device-info", &["get", "name"]))
     }
 
     /// When the device was last updated, in local time, or `Unknown`.
     pub fn last_update(&self) -> String {
         let modified = |path: &Utf8Path| fs::symlink_metadata(path)?.modified();
-        let time = modified(Utf8Path::new(LAST_UPDATE))
-            .ok()
-            .or_else(|| self.fragments.iter().filter_map(|path| modified(path).ok()).max());
+        let time = modified(Utf8Path::new(LAST_UPDATE)).ok().or_else(|| {
+            self.fragments
+                .iter()
+                .filter_map(|path| modified(path).ok())
+                .max()
+        });
         let shown = time.and_then(|time| {
             let time = Timestamp::try_from(time).ok()?;
             let time = Timestamp::from_second(time.as_second() + clock_offset()).ok()?;
-            Some(time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
+            Some(
+                time.to_zoned(TimeZone::system())
+                    .strftime("%Y-%m-%d %H:%M:%S")
+                    .to_string(),
+            )
         });
         shown.unwrap_or_else(|| "Unknown".into())
     }
@@ -98,7 +112,10 @@ fn ask(program: &str, arguments: &[&str]) -> Option<DeviceName> {
 
 fn clock_offset() -> i64 {
     let text = fs::read_to_string(CLOCK_OFFSET).unwrap_or_default();
-    text.lines().next().and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .next()
+        .and_then(|line| line.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// The machine's id, which is its place in rollouts.
@@ -110,11 +127,16 @@ pub fn machine_id() -> io::Result<String> {
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "No machine-id file found"))
+    Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        "No machine-id file found",
+    ))
 }
 
 /// The clock, in Unix seconds.
 pub fn clock() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -27,8 +27,11 @@ pub fn replace(path: &Utf8Path, bytes: &[u8]) -> anyhow::Result<()> {
     let staged = Utf8PathBuf::from(format!("{path}.new"));
     (|| {
         remove(&staged)?;
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&staged)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&staged, path)?;
@@ -48,7 +51,8 @@ pub fn read(path: &Utf8Path, max: usize) -> io::Result<Option<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    file.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take((max as u64).saturating_add(1))
+        .read_to_end(&mut bytes)?;
     if bytes.len() > max {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,

@@ -49,17 +49,26 @@ pub fn prepare(
 ) -> anyhow::Result<()> {
     let gpg = &config.gpg;
     let device = has_device_keyring.then_some(&gpg.device_signing);
-    let places: Vec<_> = [&gpg.image_master, &gpg.image_signing].into_iter().chain(device).collect();
+    let places: Vec<_> = [&gpg.image_master, &gpg.image_signing]
+        .into_iter()
+        .chain(device)
+        .collect();
     let mut names = Vec::new();
     for place in places {
         let name: FileName = place.file_name().unwrap_or_default().parse()?;
         copy(place, &config.cache_partition.join(name.as_str()))?;
         let signature = format!("{name}.asc");
-        copy(&place.with_file_name(&signature), &config.cache_partition.join(signature))?;
+        copy(
+            &place.with_file_name(&signature),
+            &config.cache_partition.join(signature),
+        )?;
         names.push(name);
     }
     let commands = commands(&names, route)?;
-    files::replace(&config.cache_partition.join(COMMAND_FILE), &commands.to_bytes())?;
+    files::replace(
+        &config.cache_partition.join(COMMAND_FILE),
+        &commands.to_bytes(),
+    )?;
     clean_up(&config.cache_partition, &commands, log)
 }
 
@@ -80,10 +89,20 @@ fn clean_up(drop_box: &Utf8Path, commands: &CommandFile, log: &Log) -> anyhow::R
     for entry in drop_box.read_dir_utf8().with_context(unreadable)? {
         let entry = entry.with_context(unreadable)?;
         let name = entry.file_name();
-        let whole = PARTIAL.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
-        let ours = whole.strip_suffix(".asc").unwrap_or(whole).strip_suffix(".tar.xz").is_some();
+        let whole = PARTIAL
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        let ours = whole
+            .strip_suffix(".asc")
+            .unwrap_or(whole)
+            .strip_suffix(".tar.xz")
+            .is_some();
         if ours && !named.contains(name) && entry.file_type().with_context(unreadable)?.is_file() {
-            log.info(&format!("removing {}, which belongs to no update", entry.path()));
+            log.info(&format!(
+                "removing {}, which belongs to no update",
+                entry.path()
+            ));
             files::remove(entry.path())
                 .with_context(|| format!("cannot remove `{}`", entry.path()))?;
         }
@@ -112,8 +131,19 @@ mod tests {
     fn only_what_no_command_names_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let drop_box = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
-        let kept = ["log", "last_log", "new.tar.xz", "new.tar.xz.asc", "photo.jpg"];
-        let gone = ["old.tar.xz", "old.tar.xz.asc", "old.tar.xz.part", "old.tar.xz.part.info"];
+        let kept = [
+            "log",
+            "last_log",
+            "new.tar.xz",
+            "new.tar.xz.asc",
+            "photo.jpg",
+        ];
+        let gone = [
+            "old.tar.xz",
+            "old.tar.xz.asc",
+            "old.tar.xz.part",
+            "old.tar.xz.part.info",
+        ];
         for name in kept.iter().chain(&gone) {
             fs::write(drop_box.join(name), name).unwrap();
         }

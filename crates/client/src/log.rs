@@ -32,7 +32,11 @@ impl Log {
             _ => LogLevel::Error,
         };
         let file = open(path).or_else(|| open(&fallback()?));
-        Self { file: file.map(Mutex::new), level: configured.min(asked), on_stderr: verbosity > 0 }
+        Self {
+            file: file.map(Mutex::new),
+            level: configured.min(asked),
+            on_stderr: verbosity > 0,
+        }
     }
 
     /// A record that a person looks for after the fact.
@@ -59,7 +63,10 @@ impl Log {
         let record = format!("[systemimage] {time} ({process}) {}\n", printable(message));
         if let Some(file) = &self.file {
             // A full disk must not stop an update that does not need it.
-            let _ = file.lock().expect("no holder panics").write_all(record.as_bytes());
+            let _ = file
+                .lock()
+                .expect("no holder panics")
+                .write_all(record.as_bytes());
         }
         if self.on_stderr {
             eprint!("{record}");
@@ -69,11 +76,18 @@ impl Log {
 
 fn open(path: &Utf8Path) -> Option<File> {
     files::make_directory(path.parent()?).ok()?;
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).ok()
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .ok()
 }
 
 fn fallback() -> Option<Utf8PathBuf> {
-    let cache = std::env::var("XDG_CACHE_HOME").ok().filter(|path| !path.is_empty());
+    let cache = std::env::var("XDG_CACHE_HOME")
+        .ok()
+        .filter(|path| !path.is_empty());
     let cache = match cache {
         Some(path) => Utf8PathBuf::from(path),
         None => Utf8PathBuf::from(std::env::var("HOME").ok()?).join(".cache"),

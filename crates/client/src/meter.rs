@@ -44,7 +44,7 @@ impl FromStr for Meter {
 /// Shows the progress of downloads.
 #[derive(Clone, Debug)]
 pub struct Meters {
-    meters: Vec<Meter>,
+    shown: Vec<Meter>,
     log: Arc<Log>,
     state: Arc<Mutex<State>>,
 }
@@ -57,18 +57,22 @@ struct State {
 
 impl Meters {
     /// Shows what was asked for; where nothing was and there is a terminal, a bar.
-    pub fn new(meters: Vec<Meter>, log: Arc<Log>) -> Self {
-        Self { meters, log, state: Arc::default() }
+    pub fn new(shown: Vec<Meter>, log: Arc<Log>) -> Self {
+        Self {
+            shown,
+            log,
+            state: Arc::default(),
+        }
     }
 
     /// Whether failures are told as JSON too.
     pub fn is_json(&self) -> bool {
-        self.meters.contains(&Meter::Json)
+        self.shown.contains(&Meter::Json)
     }
 
     /// Begins to show a long download on a terminal.
     pub fn begin(&self, what: &str, total: u64) {
-        if self.meters.is_empty() && stderr().is_terminal() {
+        if self.shown.is_empty() && stderr().is_terminal() {
             self.state().bar = Some(Progress::new(what, total));
         }
     }
@@ -86,7 +90,7 @@ impl Meters {
         if let Some(bar) = &mut state.bar {
             bar.set(received);
         }
-        for meter in &self.meters {
+        for meter in &self.shown {
             match meter {
                 Meter::Dots => {
                     state.dots += 1;
@@ -94,7 +98,9 @@ impl Meters {
                     state.dots = if ends { 0 } else { state.dots };
                     eprint!("{}", if ends { ".\n" } else { "." });
                 }
-                Meter::LogFile => self.log.debug(&format!("received: {received} of {total} bytes")),
+                Meter::LogFile => self
+                    .log
+                    .debug(&format!("received: {received} of {total} bytes")),
                 Meter::Json => {
                     let line = serde_json::json!({
                         "type": "progress", "now": received, "total": total,

@@ -11,8 +11,21 @@ pub const MAX_SIGNATURE: usize = 64 << 10;
 
 /// What stands for itself in a URL's path.
 const ESCAPED: &AsciiSet = &CONTROLS
-    .add(b' ').add(b'"').add(b'<').add(b'>').add(b'`').add(b'#').add(b'?').add(b'{').add(b'}')
-    .add(b'%').add(b'[').add(b']').add(b'|').add(b'^').add(b'\\');
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'`')
+    .add(b'#')
+    .add(b'?')
+    .add(b'{')
+    .add(b'}')
+    .add(b'%')
+    .add(b'[')
+    .add(b']')
+    .add(b'|')
+    .add(b'^')
+    .add(b'\\');
 
 /// A document and its detached signature, neither of them checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +73,11 @@ impl Server {
         signature: &TreePath,
         max: usize,
     ) -> Result<Option<Signed>, FetchError> {
-        let get = async |path, max| self.fetcher.fetch_small(&url(&self.metadata, path), max).await;
+        let get = async |path, max| {
+            self.fetcher
+                .fetch_small(&url(&self.metadata, path), max)
+                .await
+        };
         let bytes = match get(path, max).await {
             Ok(bytes) => bytes,
             Err(FetchError::Absent { .. }) => return Ok(None),
@@ -83,6 +100,9 @@ mod tests {
     #[test]
     fn a_path_becomes_a_url_below_the_base() {
         let path: TreePath = "/kanal-ä/a b/index.json".parse().unwrap();
-        assert_eq!(url("https://x:1", &path), "https://x:1/kanal-%C3%A4/a%20b/index.json");
+        assert_eq!(
+            url("https://x:1", &path),
+            "https://x:1/kanal-%C3%A4/a%20b/index.json"
+        );
     }
 }

@@ -107,11 +107,7 @@ pub struct Facts<'a> {
 
 impl Session {
     /// Loads the keyrings and the channels.
-    pub async fn open(
-        server: &Server,
-        facts: Facts<'_>,
-        fresh: Fresh,
-    ) -> Result<Self, Failure> {
+    pub async fn open(server: &Server, facts: Facts<'_>, fresh: Fresh) -> Result<Self, Failure> {
         let gpg = &facts.config.gpg;
         let anchor = files::read(&gpg.archive_master, MAX_KEYRING)
             .and_then(|found| found.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
@@ -119,15 +115,23 @@ impl Session {
         let now = Now::from_clock(facts.now);
         let chain = Chain::new(&anchor, facts.device.clone(), now)
             .with_context(|| format!("`{}` is not usable as trust root", gpg.archive_master))?;
-        let mut keys = Keys { server, facts, chain };
-        keys.kept_or_fetched(KeyringType::ImageMaster, fresh.image_master).await?;
+        let mut keys = Keys {
+            server,
+            facts,
+            chain,
+        };
+        keys.kept_or_fetched(KeyringType::ImageMaster, fresh.image_master)
+            .await?;
         keys.blacklist().await?;
-        keys.kept_or_fetched(KeyringType::ImageSigning, fresh.image_signing).await?;
+        keys.kept_or_fetched(KeyringType::ImageSigning, fresh.image_signing)
+            .await?;
         let chain = keys.chain;
 
         let path = tree_path("channels.json");
         let signed = required(server, &path, &asc(&path), MAX_CHANNELS).await?;
-        let verified = chain.channel_signers()?.verify(signed.bytes, &signed.signature);
+        let verified = chain
+            .channel_signers()?
+            .verify(signed.bytes, &signed.signature);
         let channels = verified
             .map_err(|error| stale(KeyringType::ImageSigning, error, "channels.json"))?
             .try_map(|bytes| Channels::parse(&bytes))
@@ -146,7 +150,9 @@ impl Session {
             }
         })?;
         let entry = channel.devices.get(facts.device).ok_or_else(|| {
-            facts.log.info(&format!("no matching device: {}", facts.device));
+            facts
+                .log
+                .info(&format!("no matching device: {}", facts.device));
             UnknownDevice {
                 channel: name.clone(),
                 device: facts.device.clone(),
@@ -176,12 +182,19 @@ impl Session {
         }
         let path = &entry.index;
         let signed = required(server, path, &asc(path), MAX_LEN).await?;
-        let verified = self.chain.index_signers()?.verify(signed.bytes, &signed.signature);
+        let verified = self
+            .chain
+            .index_signers()?
+            .verify(signed.bytes, &signed.signature);
         let index = verified
             .map_err(|error| stale(KeyringType::ImageSigning, error, path.relative()))?
             .try_map(|bytes| Index::parse(&bytes))
             .with_context(|| format!("`{path}` cannot be used"))?;
-        Ok(DeviceIndex { alias, index, has_keyring: entry.keyring.is_some() })
+        Ok(DeviceIndex {
+            alias,
+            index,
+            has_keyring: entry.keyring.is_some(),
+        })
     }
 }
 
@@ -202,12 +215,17 @@ impl Keys<'_> {
         };
         if !fetch
             && let Some(signed) = kept(place)
-            && self.chain.load_as(kind, &signed.bytes, &signed.signature).is_ok()
+            && self
+                .chain
+                .load_as(kind, &signed.bytes, &signed.signature)
+                .is_ok()
         {
             return Ok(());
         }
         let text = kind.as_str().replace('-', " ");
-        self.facts.log.info(&format!("No valid {text} key found, downloading"));
+        self.facts
+            .log
+            .info(&format!("No valid {text} key found, downloading"));
         let path = tree_path(&format!("gpg/{kind}.tar.xz"));
         let signed = required(self.server, &path, &asc(&path), MAX_KEYRING).await?;
         load(&mut self.chain, kind, &signed)?;
@@ -221,7 +239,9 @@ impl Keys<'_> {
         let kind = KeyringType::Blacklist;
         let place = self.facts.config.data_partition.join("blacklist.tar.xz");
         let path = tree_path("gpg/blacklist.tar.xz");
-        self.facts.log.info(&format!("Looking for blacklist: {path}"));
+        self.facts
+            .log
+            .info(&format!("Looking for blacklist: {path}"));
         match self.server.document(&path, &asc(&path), MAX_KEYRING).await {
             Ok(Some(signed)) => {
                 load(&mut self.chain, kind, &signed)?;
@@ -235,7 +255,9 @@ impl Keys<'_> {
                 let signed = kept(&place)
                     .ok_or_else(|| anyhow!(error).context("cannot fetch the blacklist"))?;
                 load(&mut self.chain, kind, &signed)?;
-                self.facts.log.info("The blacklist cannot be fetched; the last one is used");
+                self.facts
+                    .log
+                    .info("The blacklist cannot be fetched; the last one is used");
             }
         }
         Ok(())
@@ -260,7 +282,10 @@ fn stale(
     error: impl std::error::Error + Send + Sync + 'static,
     what: &str,
 ) -> Failure {
-    Failure::Stale(kind, anyhow!(error).context(format!("`{what}` has no good signature")))
+    Failure::Stale(
+        kind,
+        anyhow!(error).context(format!("`{what}` has no good signature")),
+    )
 }
 
 /// A document that must be there.
@@ -311,7 +336,8 @@ fn tree_path(relative: &str) -> TreePath {
 }
 
 fn asc(path: &TreePath) -> TreePath {
-    path.with_suffix(".asc").expect("a path with a suffix is a path")
+    path.with_suffix(".asc")
+        .expect("a path with a suffix is a path")
 }
 
 fn signature_place(place: &Utf8Path) -> Utf8PathBuf {
@@ -354,10 +380,16 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<UnknownChannel>() {
-            return Some(format!("it has {}; choose one with --channel", error.known.join(", ")));
+            return Some(format!(
+                "it has {}; choose one with --channel",
+                error.known.join(", ")
+            ));
         }
         if let Some(error) = cause.downcast_ref::<UnknownDevice>() {
-            return Some(format!("it has {}; choose one with --device", error.known.join(", ")));
+            return Some(format!(
+                "it has {}; choose one with --device",
+                error.known.join(", ")
+            ));
         }
         cause
             .downcast_ref::<Missing>()

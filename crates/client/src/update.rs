@@ -74,7 +74,9 @@ pub async fn fetch(
             .await
             .with_context(|| format!("cannot fetch `{}`", file.entry.signature.relative()))?;
         // What no key may sign is not worth its payload.
-        signers.verifier(&text).map_err(|error| unsigned(file, error))?;
+        let _ = signers
+            .verifier(&text)
+            .map_err(|error| unsigned(file, error))?;
         files::replace(&file.signature, &text)?;
     }
     let requests: Vec<_> = missing
@@ -87,7 +89,10 @@ pub async fn fetch(
         })
         .collect();
     if !requests.is_empty() {
-        log.info(&format!("Requesting group download: {} files", requests.len()));
+        log.info(&format!(
+            "Requesting group download: {} files",
+            requests.len()
+        ));
         let total = missing.iter().map(|file| file.entry.size).sum();
         meters.begin("downloading", total);
         let step = &mut |now: Progress| meters.step(now.received, now.total.unwrap_or(total));
@@ -109,7 +114,10 @@ fn wanted<'a>(route: &Route<'a>, drop_box: &Utf8Path) -> anyhow::Result<Vec<Want
         let signed = SignedFile::of(entry.path.file_name()?)?;
         if signed.file().as_str().starts_with(COMMAND_FILE) || !names.insert(signed.file().clone())
         {
-            bail!("two files of the update would be called `{}`", signed.file());
+            bail!(
+                "two files of the update would be called `{}`",
+                signed.file()
+            );
         }
         wanted.push(Wanted {
             entry,
@@ -150,7 +158,11 @@ fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
         Ok(digest) => {
             files::remove(name)?;
             let want = file.entry.checksum;
-            Err(anyhow!("`{name}` has checksum {digest} on the disk, the index says {want}").into())
+            Err(anyhow!(
+                "`{name}` has checksum {} on the disk, the index says {want}",
+                *digest
+            )
+            .into())
         }
         Err(error) => {
             files::remove(&file.signature)?;
@@ -184,7 +196,11 @@ fn room(directory: &Utf8Path, missing: &[&Wanted<'_>]) -> anyhow::Result<()> {
         .with_context(|| format!("cannot tell the free space of `{directory}`"))?;
     let needed = needed + SPARE;
     if needed > available {
-        bail!(NoRoom { directory: directory.to_owned(), needed, available });
+        bail!(NoRoom {
+            directory: directory.to_owned(),
+            needed,
+            available
+        });
     }
     Ok(())
 }

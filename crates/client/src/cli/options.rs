@@ -9,10 +9,19 @@ use system_image_formats::version::ImageVersion;
 ///
 /// Without options: a full update.
 #[derive(Debug, Parser)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the original's"
+)]
 #[command(name = "system-image-cli", version, infer_long_args = true)]
 pub(super) struct Options {
     /// Configuration directory
-    #[arg(short = 'C', long, value_name = "DIRECTORY", default_value = "/etc/system-image/config.d")]
+    #[arg(
+        short = 'C',
+        long,
+        value_name = "DIRECTORY",
+        default_value = "/etc/system-image/config.d"
+    )]
     pub(super) config: Utf8PathBuf,
     /// Current build number, instead of the configured one
     #[arg(short, long, value_name = "BUILD", allow_hyphen_values = true)]
