@@ -16,6 +16,7 @@ use std::str::FromStr;
 
 use system_image_formats::index::{Image, Index};
 use system_image_formats::version::{ImageVersion, Percentage};
+use system_image_trust::Verified;
 
 use self::graph::Graph;
 pub use self::phase::{PhaseSource, device_percentage, phase_channel};
@@ -176,7 +177,7 @@ impl fmt::Display for ImageVerdict {
 }
 
 /// Plans the way from `request.installed` over the images of `index`.
-pub fn plan<'a>(index: &'a Index, request: &Request) -> Plan<'a> {
+pub fn plan<'a>(index: &'a Verified<Index>, request: &Request) -> Plan<'a> {
     let images: &'a [Image] = &index.images;
     let graph = Graph::search(images, request.installed, request.filter);
     let ranked = score::rank(graph.paths(request.filter), |at| images[at].version);

@@ -9,12 +9,13 @@ use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_planner::{
     Filter, ImageVerdict, NoUpdate, PhaseSource, Plan, Request, RouteVerdict, plan,
 };
+use system_image_trust::Verified;
 
 const MIB: u64 = 1 << 20;
 
 /// Reads the specification's short notation: `F10(400)`, `D10>11(30)`, inside the parentheses
 /// also `bootme`, `phased 20`, `minversion 35`.
-fn index(text: &str) -> Index {
+fn index(text: &str) -> Verified<Index> {
     let mut index = Index::empty(GeneratedAt::from_unix(0));
     for item in text.split_inclusive(')') {
         let (name, notes) = item.trim().trim_end_matches(')').split_once('(').unwrap();
@@ -61,7 +62,7 @@ fn index(text: &str) -> Index {
             extra: Default::default(),
         });
     }
-    index
+    Verified::trust_unsigned_for_testing(index)
 }
 
 fn request(installed: u32, phase: i64) -> Request {
@@ -315,7 +316,7 @@ fn two_deltas_a_version_are_no_exponential_matter() {
 }
 
 /// Lists every complete path as the original does, scores them, and takes the best.
-fn brute_force(index: &Index, installed: u32) -> Option<(u64, u32)> {
+fn brute_force(index: &Verified<Index>, installed: u32) -> Option<(u64, u32)> {
     let images = &index.images;
     let mut queue: Vec<Vec<usize>> = Vec::new();
     for (at, image) in images.iter().enumerate() {

@@ -34,7 +34,11 @@ pub enum ConfigError {
     #[error("`{0}` is missing in `[global]`")]
     Missing(&'static str),
     #[error("`{key}` of `[global]` cannot be `{value}`")]
-    Port { key: &'static str, value: String, source: PortError },
+    Port {
+        key: &'static str,
+        value: String,
+        source: PortError,
+    },
     #[error("`compression_level` of `[global]` is a number from 0 to 9, not `{0}`")]
     Level(String),
 }
@@ -54,14 +58,19 @@ impl Config {
     /// Reads the file.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         let ini = Ini::parse(bytes, KeyCase::Keep)?;
-        let text = |key| ini.raw("global", key).map(|value| value.trim_matches('"').to_owned());
+        let text = |key| {
+            ini.raw("global", key)
+                .map(|value| value.trim_matches('"').to_owned())
+        };
         let port = |key: &'static str| {
             let value = text(key).ok_or(ConfigError::Missing(key))?;
             // The original's `0` was meant to say that there is no such port.
             if value == "0" {
                 return Ok(Port::Disabled);
             }
-            value.parse().map_err(|source| ConfigError::Port { key, value, source })
+            value
+                .parse()
+                .map_err(|source| ConfigError::Port { key, value, source })
         };
         Ok(Self {
             public_fqdn: text("public_fqdn").ok_or(ConfigError::Missing("public_fqdn"))?,
@@ -99,7 +108,10 @@ mod tests {
 
     #[test]
     fn a_new_servers_file_says_what_it_was_made_from() {
-        let config = Config { compression_level: 2, ..Config::default() };
+        let config = Config {
+            compression_level: 2,
+            ..Config::default()
+        };
         assert_eq!(Config::parse(config.to_text().as_bytes()).unwrap(), config);
     }
 
@@ -109,13 +121,19 @@ mod tests {
                     public_https_port = 443\nchannels = a, b\n[channel_a]\nfiles = x\n";
         let config = Config::parse(text.as_bytes()).unwrap();
         assert_eq!(config.public_fqdn, "images.example.net");
-        assert_eq!((config.http_port, config.https_port), (Port::Disabled, Port::Number(443)));
+        assert_eq!(
+            (config.http_port, config.https_port),
+            (Port::Disabled, Port::Number(443))
+        );
     }
 
     #[test]
     fn what_is_missing_or_wrong_is_named() {
         let error = |text: &str| Config::parse(text.as_bytes()).unwrap_err().to_string();
-        assert_eq!(error("[global]\n"), "`public_fqdn` is missing in `[global]`");
+        assert_eq!(
+            error("[global]\n"),
+            "`public_fqdn` is missing in `[global]`"
+        );
         let ports = "[global]\npublic_fqdn=x\npublic_http_port=80\npublic_https_port=";
         assert!(error(&format!("{ports}x\n")).contains("cannot be `x`"));
         assert!(error(&format!("{ports}443\ncompression_level=10\n")).contains("not `10`"));

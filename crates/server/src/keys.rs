@@ -19,8 +19,11 @@ const TWO_YEARS: u32 = 63_072_000;
 
 /// The roles that get a key when a server is set up. A device key is made for a third party, and
 /// a blacklist when a key has to be refused.
-const ROLES: [KeyringType; 3] =
-    [KeyringType::ArchiveMaster, KeyringType::ImageMaster, KeyringType::ImageSigning];
+const ROLES: [KeyringType; 3] = [
+    KeyringType::ArchiveMaster,
+    KeyringType::ImageMaster,
+    KeyringType::ImageSigning,
+];
 
 /// Makes the keys and packed keyrings that are missing. Returns the roles that got a new key.
 pub fn set_up(
@@ -30,21 +33,21 @@ pub fn set_up(
     email: &str,
     now: i64,
 ) -> anyhow::Result<Vec<KeyringType>> {
-    let mut new = Vec::new();
-    for role in ROLES {
-        let place = root.secret_key(role);
-        if !place.exists() {
-            eprintln!("generating the {role} key");
-            let user_id = format!("{owner} {} key <{email}>", role_name(role));
-            let validity = (role == KeyringType::ImageSigning).then_some(TWO_YEARS);
-            let key =
-                SecretKey::generate(&mut rand_core::OsRng, kind, &user_id, now, validity)
-                    .with_context(|| format!("cannot generate the {role} key"))?;
-            write_secret(&place, key.to_armored().as_bytes())
-                .with_context(|| format!("cannot write `{place}`"))?;
-            new.push(role);
-        }
-    }
+    let new: Vec<_> = ROLES
+        .into_iter()
+        .filter(|role| !root.secret_key(*role).exists())
+        .collect();
+    // Finding the primes of an RSA key takes seconds, so each key has a thread.
+    std::thread::scope(|scope| {
+        let running: Vec<_> = new
+            .iter()
+            .map(|role| scope.spawn(move || generate(root, *role, kind, owner, email, now)))
+            .collect();
+        let finished = running
+            .into_iter()
+            .map(|thread| thread.join().expect("it does not panic"));
+        finished.collect::<anyhow::Result<()>>()
+    })?;
     for role in ROLES {
         // A new signer makes the old signature worthless.
         if new.contains(&role) || new.contains(&role.signer()) || !is_packed(root, role) {
@@ -52,6 +55,24 @@ pub fn set_up(
         }
     }
     Ok(new)
+}
+
+fn generate(
+    root: &Root,
+    role: KeyringType,
+    kind: KeyKind,
+    owner: &str,
+    email: &str,
+    now: i64,
+) -> anyhow::Result<()> {
+    eprintln!("generating the {role} key");
+    let user_id = format!("{owner} {} key <{email}>", role_name(role));
+    let validity = (role == KeyringType::ImageSigning).then_some(TWO_YEARS);
+    let key = SecretKey::generate(&mut rand_core::OsRng, kind, &user_id, now, validity)
+        .with_context(|| format!("cannot generate the {role} key"))?;
+    let place = root.secret_key(role);
+    write_secret(&place, key.to_armored().as_bytes())
+        .with_context(|| format!("cannot write `{place}`"))
 }
 
 fn role_name(role: KeyringType) -> &'static str {
@@ -97,9 +118,8 @@ pub fn load(root: &Root, role: KeyringType) -> anyhow::Result<SecretKey> {
 pub fn publish(root: &Root, store: &dyn Store) -> anyhow::Result<()> {
     for role in ROLES {
         let place = root.keyring(role);
-        let read = |place: &Utf8Path| {
-            fs::read(place).with_context(|| format!("cannot read `{place}`"))
-        };
+        let read =
+            |place: &Utf8Path| fs::read(place).with_context(|| format!("cannot read `{place}`"));
         let (archive, signature) = (read(&place)?, read(&signature_of(&place))?);
         let path: TreePath = format!("/gpg/{role}.tar.xz").parse()?;
         if store.read(&path, 1 << 20)?.as_deref() != Some(&archive[..])
@@ -129,7 +149,11 @@ impl ImageSigner {
         // Our own file, beside the private keys: whoever can change it can sign.
         let archive = Verified::trust_unsigned_for_testing(archive);
         let keyring = Keyring::open(&archive).with_context(|| format!("`{place}` is damaged"))?;
-        Ok(Self { key, trusted: keyring.certificates, now })
+        Ok(Self {
+            key,
+            trusted: keyring.certificates,
+            now,
+        })
     }
 
     /// The time of the signatures, in Unix seconds.
@@ -151,7 +175,10 @@ impl ImageSigner {
 /// Writes a file that only its owner can read, in a directory that only he can enter.
 fn write_secret(place: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
     let directory = place.parent().ok_or(io::ErrorKind::InvalidFilename)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
     write_beside(place, bytes, 0o600)
 }
 
@@ -162,8 +189,11 @@ pub(crate) fn write_beside(place: &Utf8Path, bytes: &[u8], mode: u32) -> io::Res
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&staged)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&staged, place)?;

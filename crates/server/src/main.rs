@@ -9,7 +9,10 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("{}", system_image_report::describe(&error, hint(&error).as_deref()));
+            eprint!(
+                "{}",
+                system_image_report::describe(&error, hint(&error).as_deref())
+            );
             ExitCode::FAILURE
         }
     }

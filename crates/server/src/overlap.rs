@@ -31,7 +31,10 @@ impl Names {
 
     /// A name here that the delta's list of removals would take away.
     fn removed_by(&self, removed: &BTreeSet<MemberPath>) -> Option<&MemberPath> {
-        self.0.iter().find(|name| name.ancestors_and_self().any(|path| removed.contains(&path)))
+        let gone = |path: &[u8]| removed.contains(path);
+        self.0
+            .iter()
+            .find(|name| gone(name.as_bytes()) || name.ancestors().any(gone))
     }
 }
 
@@ -45,7 +48,11 @@ struct Touched {
 fn touched(delta: &File) -> anyhow::Result<Touched> {
     let mut archive = Archive::open(rewound(delta)?, Limits::default())?;
     let system = |path: &MemberPath| MemberPath::parse(&[b"system/", path.as_bytes()].concat());
-    let removed = archive.removed().iter().map(system).collect::<Result<_, _>>()?;
+    let removed = archive
+        .removed()
+        .iter()
+        .map(system)
+        .collect::<Result<_, _>>()?;
     let mut written = BTreeSet::new();
     while let Some(member) = archive.next_member()? {
         if member.header.kind != Kind::Directory {

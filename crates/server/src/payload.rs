@@ -6,7 +6,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
 use anyhow::{Context, bail};
 use camino::Utf8Path;
-use liblzma::read::XzDecoder;
+use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Check, MtStreamBuilder, Stream};
 use liblzma::write::XzEncoder;
 use sha2::{Digest, Sha256 as Hasher};
@@ -53,10 +53,13 @@ impl Payload {
         let len = source.metadata().with_context(unusable)?.len();
         let what = format!("reading {}", input.file_name().unwrap_or("input"));
         let mut progress = Progress::new(what, len);
-        let source = Watched { inner: rewound(&source)?, progress: &mut progress };
+        let source = Watched {
+            inner: rewound(&source)?,
+            progress: &mut progress,
+        };
         let mut output = Hashed::new(BufWriter::with_capacity(BUFFER, scratch(tree)?));
-        let normalised = normalise(source, form, Limits::default(), &mut output)
-            .with_context(unusable)?;
+        let normalised =
+            normalise(source, form, Limits::default(), &mut output).with_context(unusable)?;
         progress.finish();
         if normalised.acls_dropped > 0 {
             eprintln!(
@@ -65,8 +68,15 @@ impl Payload {
             );
         }
         let (output, digest) = output.finish();
-        let tar = output.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok(Self { prefix: prefix(input, form), digest, form, tar })
+        let tar = output
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        Ok(Self {
+            prefix: prefix(input, form),
+            digest,
+            form,
+            tar,
+        })
     }
 
     /// The payload's place in the pool.
@@ -94,7 +104,11 @@ fn prefix(input: &Utf8Path, form: Form) -> String {
         .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+'))
         .collect();
     let plain = plain.trim_matches(['.', '-']);
-    if plain.is_empty() { "payload".into() } else { plain.into() }
+    if plain.is_empty() {
+        "payload".into()
+    } else {
+        plain.into()
+    }
 }
 
 /// Whether files of this prefix are never delta'd (server spec, section 7).
@@ -118,7 +132,10 @@ pub fn store(
     let mut writer = Hashed::new(tree.store().create(path)?);
     let mut encoder =
         XzEncoder::new_stream(&mut writer, encoder(tree.config().compression_level, len)?);
-    let mut source = Watched { inner: rewound(tar)?, progress: &mut progress };
+    let mut source = Watched {
+        inner: rewound(tar)?,
+        progress: &mut progress,
+    };
     io::copy(&mut source, &mut encoder)
         .and_then(|_| encoder.finish().map(drop))
         .with_context(|| format!("cannot write `{path}`"))?;
@@ -126,7 +143,7 @@ pub fn store(
     let (writer, checksum) = writer.finish();
     writer.commit()?;
     let signature = path.with_suffix(".asc")?;
-    let size = tree.store().size(path)?.context("it was just written")?;
+    let len = tree.store().size(path)?.context("it was just written")?;
     let data = tree.store().open(path)?.context("it was just written")?;
     // What is signed is what was compressed, not what a failing disk made of it.
     let (text, read) = sign_and_hash(tree, data)?;
@@ -135,21 +152,28 @@ pub fn store(
     }
     tree.store().write(&signature, text.as_bytes())?;
     store_side(tree, path, side)?;
-    Ok(entry(path, signature, checksum, size))
+    Ok(entry(path, signature, checksum, len))
 }
 
 /// The entry of a file that is in the pool already, with a good signature and its side file.
 fn stored(tree: &Tree, path: &TreePath) -> anyhow::Result<Option<FileEntry>> {
     let signature = path.with_suffix(".asc")?;
-    let (Some(size), Some(text)) =
-        (tree.store().size(path)?, tree.store().read(&signature, 64 << 10)?)
-    else {
+    let (Some(size), Some(text)) = (
+        tree.store().size(path)?,
+        tree.store().read(&signature, 64 << 10)?,
+    ) else {
         return Ok(None);
     };
-    if tree.store().size(&side_path(path)?.with_suffix(".asc")?)?.is_none() {
+    if tree
+        .store()
+        .size(&side_path(path)?.with_suffix(".asc")?)?
+        .is_none()
+    {
         return Ok(None);
     }
-    let Some(data) = tree.store().open(path)? else { return Ok(None) };
+    let Some(data) = tree.store().open(path)? else {
+        return Ok(None);
+    };
     // A bad signature or a cut file is made anew, not reported: a crash leaves either.
     let Ok(checksum) = tree.signer().signers().verify_reader(data, &text) else {
         return Ok(None);
@@ -169,7 +193,10 @@ fn entry(path: &TreePath, signature: TreePath, checksum: Sha256, size: u64) -> F
 }
 
 fn side_path(path: &TreePath) -> anyhow::Result<TreePath> {
-    let stem = path.as_str().strip_suffix(".tar.xz").context("payloads are named .tar.xz")?;
+    let stem = path
+        .as_str()
+        .strip_suffix(".tar.xz")
+        .context("payloads are named .tar.xz")?;
     Ok(format!("{stem}.json").parse()?)
 }
 
@@ -177,7 +204,8 @@ fn store_side(tree: &Tree, path: &TreePath, side: &SideFile) -> anyhow::Result<(
     let (place, bytes) = (side_path(path)?, side.to_bytes());
     let signature = tree.signer().sign(&bytes[..])?;
     tree.store().write(&place, &bytes)?;
-    tree.store().write(&place.with_suffix(".asc")?, signature.as_bytes())?;
+    tree.store()
+        .write(&place.with_suffix(".asc")?, signature.as_bytes())?;
     Ok(())
 }
 
@@ -192,17 +220,24 @@ pub fn side(tree: &Tree, path: &TreePath) -> anyhow::Result<Option<SideFile>> {
     };
     let bytes = tree.signer().signers().verify(bytes, &signature);
     let bytes = bytes.with_context(|| format!("`{place}` cannot be trusted"))?;
-    Ok(Some(SideFile::parse(&bytes).with_context(|| format!("`{place}` cannot be used"))?))
+    Ok(Some(
+        SideFile::parse(&bytes).with_context(|| format!("`{place}` cannot be used"))?,
+    ))
 }
 
 /// Unpacks a file of the tree into a scratch file, checked against its index entry.
 pub fn unpack(tree: &Tree, file: &FileEntry) -> anyhow::Result<File> {
     let data = tree.store().open(&file.path)?;
     let data = data.with_context(|| format!("`{}` is missing in the tree", file.path))?;
-    let mut progress =
-        Progress::new(shortened(&format!("unpacking {}", file.path.file_name()?)), file.size);
+    let mut progress = Progress::new(
+        shortened(&format!("unpacking {}", file.path.file_name()?)),
+        file.size,
+    );
     let mut data = HashedRead {
-        inner: Watched { inner: data, progress: &mut progress },
+        inner: Watched {
+            inner: data,
+            progress: &mut progress,
+        },
         hasher: Hasher::new(),
     };
     let mut output = scratch(tree)?;
@@ -212,9 +247,15 @@ pub fn unpack(tree: &Tree, file: &FileEntry) -> anyhow::Result<File> {
     let checksum = Sha256::from(<[u8; 32]>::from(data.hasher.finalize()));
     progress.finish();
     if checksum != file.checksum {
-        bail!("`{}` has checksum {checksum}, its index says {}", file.path, file.checksum);
+        bail!(
+            "`{}` has checksum {checksum}, its index says {}",
+            file.path,
+            file.checksum
+        );
     }
-    copied.and(rest).with_context(|| format!("cannot unpack `{}`", file.path))?;
+    copied
+        .and(rest)
+        .with_context(|| format!("cannot unpack `{}`", file.path))?;
     Ok(output)
 }
 
@@ -231,7 +272,10 @@ fn uncompressed(tree: &Tree, input: &Utf8Path) -> anyhow::Result<File> {
     let what = format!("unpacking {}", input.file_name().unwrap_or("input"));
     let mut progress = Progress::new(shortened(&what), len);
     let mut output = scratch(tree)?;
-    let source = Watched { inner: file, progress: &mut progress };
+    let source = Watched {
+        inner: file,
+        progress: &mut progress,
+    };
     io::copy(&mut decoder(source)?, &mut output).context("it is a damaged .xz file")?;
     progress.finish();
     Ok(output)
@@ -239,7 +283,10 @@ fn uncompressed(tree: &Tree, input: &Utf8Path) -> anyhow::Result<File> {
 
 fn decoder<R: Read>(data: R) -> anyhow::Result<XzDecoder<BufReader<R>>> {
     let stream = Stream::new_stream_decoder(DECODER_MEMORY, CONCATENATED)?;
-    Ok(XzDecoder::new_stream(BufReader::with_capacity(BUFFER, data), stream).into_buffered())
+    Ok(XzDecoder::new_stream(
+        BufReader::with_capacity(BUFFER, data),
+        stream,
+    ))
 }
 
 /// Plain LZMA2 with CRC64, on all cores where there is enough to share (server spec, section 9).
@@ -257,7 +304,10 @@ fn encoder(level: u32, len: u64) -> anyhow::Result<Stream> {
 }
 
 fn sign_and_hash(tree: &Tree, data: impl Read) -> anyhow::Result<(String, Sha256)> {
-    let mut data = HashedRead { inner: data, hasher: Hasher::new() };
+    let mut data = HashedRead {
+        inner: data,
+        hasher: Hasher::new(),
+    };
     let text = tree.signer().sign(&mut data)?;
     Ok((text, Sha256::from(<[u8; 32]>::from(data.hasher.finalize()))))
 }
@@ -320,11 +370,17 @@ struct Hashed<W> {
 
 impl<W> Hashed<W> {
     fn new(inner: W) -> Self {
-        Self { inner, hasher: Hasher::new() }
+        Self {
+            inner,
+            hasher: Hasher::new(),
+        }
     }
 
     fn finish(self) -> (W, Sha256) {
-        (self.inner, Sha256::from(<[u8; 32]>::from(self.hasher.finalize())))
+        (
+            self.inner,
+            Sha256::from(<[u8; 32]>::from(self.hasher.finalize())),
+        )
     }
 }
 

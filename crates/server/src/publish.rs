@@ -74,7 +74,10 @@ pub fn publish(tree: &Tree, request: &Request) -> anyhow::Result<Published> {
         .iter()
         .map(|file| Payload::prepare(tree, file, request.form))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let paths = payloads.iter().map(Payload::path).collect::<anyhow::Result<Vec<_>>>()?;
+    let paths = payloads
+        .iter()
+        .map(Payload::path)
+        .collect::<anyhow::Result<Vec<_>>>()?;
     if let Some(unchanged) = unchanged(&index, &paths, request) {
         return Ok(unchanged);
     }
@@ -84,12 +87,19 @@ pub fn publish(tree: &Tree, request: &Request) -> anyhow::Result<Published> {
     detail.push("version", &version.to_string())?;
     let side = |digest: &Sha256| {
         let mut detail = VersionDetail::default();
-        detail.push("sha256", &digest.to_string()).expect("a digest is hexadecimal");
+        detail
+            .push("sha256", &digest.to_string())
+            .expect("a digest is hexadecimal");
         SideFile::new("publish", detail)
     };
     let mut full = Vec::new();
     for (payload, path) in payloads.iter().zip(&paths) {
-        full.push(payload::store(tree, path, &payload.tar, &side(&payload.digest))?);
+        full.push(payload::store(
+            tree,
+            path,
+            &payload.tar,
+            &side(&payload.digest),
+        )?);
     }
     let version_file = store_version_file(tree, &entry, request, version, &detail)?;
     full.push(version_file.clone());
@@ -106,7 +116,10 @@ pub fn publish(tree: &Tree, request: &Request) -> anyhow::Result<Published> {
         version,
         description: Some(detail.to_string()),
         version_detail: detail.clone(),
-        files: (0..).zip(files).map(|(order, file)| FileEntry { order, ..file }).collect(),
+        files: (0..)
+            .zip(files)
+            .map(|(order, file)| FileEntry { order, ..file })
+            .collect(),
         bootme: false,
         phased: request.phased,
         extra: serde_json::Map::new(),
@@ -116,7 +129,9 @@ pub fn publish(tree: &Tree, request: &Request) -> anyhow::Result<Published> {
         match delta_files(tree, &index, base, &payloads, &full)? {
             Ok(mut files) => {
                 files.push(version_file.clone());
-                published.deltas.push((base, files.iter().map(|file| file.size).sum()));
+                published
+                    .deltas
+                    .push((base, files.iter().map(|file| file.size).sum()));
                 index.push(image(ImageKind::Delta { base }, files));
             }
             Err(why) => published.refused.push((base, why)),
@@ -164,7 +179,10 @@ fn bases(
                 .filter(|image| image.is_full())
                 .map(|image| image.version.to_string())
                 .collect();
-            bail!("there is no full image {base} for a delta; there are {}", known.join(", "));
+            bail!(
+                "there is no full image {base} for a delta; there are {}",
+                known.join(", ")
+            );
         }
     }
     Ok(bases)
@@ -232,7 +250,9 @@ fn delta_files(
     payloads: &[Payload],
     full: &[FileEntry],
 ) -> anyhow::Result<Result<Vec<FileEntry>, String>> {
-    let image = index.full(base).ok_or_else(|| anyhow!("there is no full image {base}"))?;
+    let image = index
+        .full(base)
+        .ok_or_else(|| anyhow!("there is no full image {base}"))?;
     let mut old: Vec<_> = image
         .files
         .iter()
@@ -245,9 +265,10 @@ fn delta_files(
     };
     let names = match payloads {
         [_] => Vec::new(),
-        several => {
-            several.iter().map(|payload| Names::of(&payload.tar)).collect::<anyhow::Result<_>>()?
-        }
+        several => several
+            .iter()
+            .map(|payload| Names::of(&payload.tar))
+            .collect::<anyhow::Result<_>>()?,
     };
     let mut files = Vec::new();
     for (at, (payload, new)) in payloads.iter().zip(full).enumerate() {
@@ -273,25 +294,31 @@ fn delta_files(
 
 /// Finds the predecessor of each file: the one with the same prefix, else, where both images have
 /// the same number of files, the one in the same place.
-fn pair<'a>(
-    old: &[&'a FileEntry],
-    new: &[Payload],
-) -> Result<Vec<Option<&'a FileEntry>>, String> {
+fn pair<'a>(old: &[&'a FileEntry], new: &[Payload]) -> Result<Vec<Option<&'a FileEntry>>, String> {
     let mut left = old.to_vec();
     let mut take = |fits: &dyn Fn(&FileEntry) -> bool| {
         let at = left.iter().position(|file| fits(file))?;
         Some(left.remove(at))
     };
-    let mut pairs: Vec<_> =
-        new.iter().map(|payload| take(&|file| prefix_of(&file.path) == payload.prefix)).collect();
+    let mut pairs: Vec<_> = new
+        .iter()
+        .map(|payload| take(&|file| prefix_of(&file.path) == payload.prefix))
+        .collect();
     if old.len() == new.len() {
-        for (at, pair) in pairs.iter_mut().enumerate().filter(|(_, pair)| pair.is_none()) {
+        for (at, pair) in pairs
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, pair)| pair.is_none())
+        {
             *pair = take(&|file| file.path == old[at].path);
         }
     }
     match left.first() {
         None => Ok(pairs),
-        Some(gone) => Err(format!("`{}` has no successor, so its files would stay", gone.path)),
+        Some(gone) => Err(format!(
+            "`{}` has no successor, so its files would stay",
+            gone.path
+        )),
     }
 }
 
@@ -312,9 +339,16 @@ fn delta_file(
     let base = payload::unpack(tree, old)?;
     let mut output = payload::scratch(tree)?;
     // A file laid over others must leave their directories alone.
-    let removal = if at == 0 { Removal::Trees } else { Removal::Names };
-    let options = Options { removal, ..Options::default() };
-    let summary = match delta(&base, &payload.tar, &mut output, options) {
+    let removal = if at == 0 {
+        Removal::Trees
+    } else {
+        Removal::Names
+    };
+    let options = Options {
+        removal,
+        ..Options::default()
+    };
+    let summary = match delta(&base, &payload.tar, options, &mut output) {
         Ok(summary) => summary,
         Err(error) => return Ok(Err(format!("{:#}", anyhow!(error)))),
     };
@@ -325,15 +359,28 @@ fn delta_file(
         );
     }
     if let Some(name) = overlap::conflict(&output, at, names)? {
-        return Ok(Err(format!("`{name}` is in more than one file of the image")));
+        return Ok(Err(format!(
+            "`{name}` is in more than one file of the image"
+        )));
     }
     let stem = |path: &TreePath| -> anyhow::Result<String> {
         let name = path.file_name()?;
-        Ok(name.as_str().strip_suffix(".tar.xz").unwrap_or(name.as_str()).to_owned())
+        Ok(name
+            .as_str()
+            .strip_suffix(".tar.xz")
+            .unwrap_or(name.as_str())
+            .to_owned())
     };
-    let path: TreePath =
-        format!("/pool/{}.delta-{}.tar.xz", stem(&new.path)?, stem(&old.path)?).parse()?;
-    let (source, target) = (payload::side(tree, &old.path)?, payload::side(tree, &new.path)?);
+    let path: TreePath = format!(
+        "/pool/{}.delta-{}.tar.xz",
+        stem(&new.path)?,
+        stem(&old.path)?
+    )
+    .parse()?;
+    let (source, target) = (
+        payload::side(tree, &old.path)?,
+        payload::side(tree, &new.path)?,
+    );
     let side = SideFile::delta(source.as_ref(), target.as_ref());
     payload::store(tree, &path, &output, &side).map(Ok)
 }

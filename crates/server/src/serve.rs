@@ -4,6 +4,7 @@
 //! the same tree as well.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_serve::{Body, ChunkedReadFile};
+use http_serve::{Body, BoxError, ChunkedReadFile};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -40,7 +41,10 @@ impl Server {
     /// Binds `listen`; port 0 takes any free one.
     pub async fn bind(www: &Utf8Path, listen: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
-        Ok(Self { listener, www: Arc::new(www.to_owned()) })
+        Ok(Self {
+            listener,
+            www: Arc::new(www.to_owned()),
+        })
     }
 
     /// The address that it listens on.
@@ -52,7 +56,10 @@ impl Server {
     pub async fn run(self) -> Infallible {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let slot = Arc::clone(&slots).acquire_owned().await.expect("it is never closed");
+            let slot = Arc::clone(&slots)
+                .acquire_owned()
+                .await
+                .expect("it is never closed");
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 // Out of descriptors, or the peer is gone already: others must still be served.
@@ -64,15 +71,11 @@ impl Server {
             };
             let www = Arc::clone(&self.www);
             tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let response = tokio::task::block_in_place(|| respond(&www, &request));
-                    async { Ok::<_, Infallible>(response) }
-                });
                 // A connection that breaks is the client's to open again.
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service)
+                    .serve_connection(TokioIo::new(stream), Files { www })
                     .await;
                 drop(slot);
             });
@@ -80,10 +83,29 @@ impl Server {
     }
 }
 
+/// Answers the requests of one connection.
+struct Files {
+    www: Arc<Utf8PathBuf>,
+}
+
+impl Service<Request<Incoming>> for Files {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        ready(Ok(tokio::task::block_in_place(|| {
+            respond(&self.www, &request)
+        })))
+    }
+}
+
 fn respond(www: &Utf8Path, request: &Request<Incoming>) -> Response<Body> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
     let Some(path) = published_path(request.uri().path()) else {
@@ -106,19 +128,28 @@ fn respond(www: &Utf8Path, request: &Request<Incoming>) -> Response<Body> {
 /// still being written, and the directories behind replaced documents.
 fn published_path(path: &str) -> Option<TreePath> {
     let path: TreePath = percent_decode_str(path).decode_utf8().ok()?.parse().ok()?;
-    let hidden = path.relative().split('/').any(|part| part.starts_with('.'));
-    (!hidden && !path.relative().ends_with(".new")).then_some(path)
+    let mut parts = path.relative().split('/');
+    let hidden = parts.any(|part| part.starts_with('.') || part.strip_suffix(".new").is_some());
+    (!hidden).then_some(path)
 }
 
-fn open(
-    www: &Utf8Path,
-    path: &TreePath,
-) -> io::Result<ChunkedReadFile<Bytes, Box<dyn std::error::Error + Send + Sync>>> {
+fn open(www: &Utf8Path, path: &TreePath) -> io::Result<ChunkedReadFile<Bytes, BoxError>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let directory = openat(CWD, www.as_std_path(), flags | OFlags::DIRECTORY, Mode::empty())?;
+    let directory = openat(
+        CWD,
+        www.as_std_path(),
+        flags | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
     // Links within the tree are ours; one that leads out of it is not followed.
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(&directory, path.relative(), flags | OFlags::NONBLOCK, Mode::empty(), beneath)?;
+    let file = openat2(
+        &directory,
+        path.relative(),
+        flags | OFlags::NONBLOCK,
+        Mode::empty(),
+        beneath,
+    )?;
     let file = std::fs::File::from(file);
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::NotFound.into());
@@ -145,7 +176,11 @@ fn headers(path: &TreePath) -> HeaderMap {
 
 fn is_absent(error: &io::Error) -> bool {
     let escapes = error.raw_os_error() == Some(rustix::io::Errno::XDEV.raw_os_error());
-    escapes || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    escapes
+        || matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        )
 }
 
 fn plain(status: StatusCode) -> Response<Body> {
@@ -161,11 +196,21 @@ mod tests {
     #[test]
     fn only_published_names_are_served() {
         let served = |path| published_path(path).map(|path| path.relative().to_owned());
-        assert_eq!(served("/24.04/stable/d/index.json").unwrap(), "24.04/stable/d/index.json");
+        assert_eq!(
+            served("/24.04/stable/d/index.json").unwrap(),
+            "24.04/stable/d/index.json"
+        );
         assert_eq!(served("/kanal-%C3%A4/x").unwrap(), "kanal-ä/x");
         for path in [
-            "/", "/a/", "/../secret", "/a/%2e%2e/b", "/a%2f..%2fb", "/.index.json/now/index.json",
-            "/a/index.json.new", "/a%00b", "/%ff",
+            "/",
+            "/a/",
+            "/../secret",
+            "/a/%2e%2e/b",
+            "/a%2f..%2fb",
+            "/.index.json/now/index.json",
+            "/a/index.json.new",
+            "/a%00b",
+            "/%ff",
         ] {
             assert_eq!(served(path), None, "{path}");
         }

@@ -31,18 +31,24 @@ impl Tree {
     pub fn open(root: Root, now: i64) -> anyhow::Result<Self> {
         let place = root.config();
         let config = match std::fs::read(&place) {
-            Ok(bytes) => {
-                Config::parse(&bytes).with_context(|| format!("cannot use `{place}`"))?
-            }
+            Ok(bytes) => Config::parse(&bytes).with_context(|| format!("cannot use `{place}`"))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(anyhow!(NotSetUp { directory: root.directory().to_string() }));
+                return Err(anyhow!(NotSetUp {
+                    directory: root.directory().to_string()
+                }));
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read `{place}`")),
         };
         let lock = Lock::take(&root.state())?;
         let store = Directory::open(root.www())?;
         let signer = ImageSigner::load(&root, now)?;
-        Ok(Self { root, config, store, signer, _lock: lock })
+        Ok(Self {
+            root,
+            config,
+            store,
+            signer,
+            _lock: lock,
+        })
     }
 
     /// Where the server's files are.
@@ -130,11 +136,17 @@ impl Tree {
 
     /// A document whose signature was checked; `None` when there is none.
     fn document(&self, path: &TreePath) -> anyhow::Result<Option<Vec<u8>>> {
-        let Some(bytes) = self.store.read(path, MAX_LEN as u64)? else { return Ok(None) };
+        let Some(bytes) = self.store.read(path, MAX_LEN as u64)? else {
+            return Ok(None);
+        };
         let signature = self.store.read(&path.with_suffix(".asc")?, MAX_SIGNATURE)?;
         let signature = signature.ok_or_else(|| anyhow!("`{path}` has no signature"))?;
         let verified = self.signer.signers().verify(bytes, &signature);
-        Ok(Some(verified.with_context(|| format!("`{path}` cannot be trusted"))?.into_inner()))
+        Ok(Some(
+            verified
+                .with_context(|| format!("`{path}` cannot be trusted"))?
+                .into_inner(),
+        ))
     }
 
     fn save(&self, path: &TreePath, bytes: &[u8]) -> anyhow::Result<()> {

@@ -12,14 +12,36 @@ pub fn tarball(ini: &ChannelIni, now: i64) -> Vec<u8> {
     let number = format!("{}\n", ini.build_number);
     let config = ini.to_bytes();
     let file = |len: usize| Kind::File { size: len as u64 };
-    let link = |target: &str| Kind::Symlink { target: target.into() };
+    let link = |target: &str| Kind::Symlink {
+        target: target.into(),
+    };
     let base = "system/etc/system-image";
     let members: [(String, Kind, u32, &[u8]); 5] = [
-        ("system/etc/ubuntu-build".into(), file(number.len()), 0o644, number.as_bytes()),
-        (format!("{base}/channel.ini"), file(config.len()), 0o644, &config),
+        (
+            "system/etc/ubuntu-build".into(),
+            file(number.len()),
+            0o644,
+            number.as_bytes(),
+        ),
+        (
+            format!("{base}/channel.ini"),
+            file(config.len()),
+            0o644,
+            &config,
+        ),
         (format!("{base}/config.d"), Kind::Directory, 0o775, &[]),
-        (format!("{base}/config.d/00_default.ini"), link("../client.ini"), 0o644, &[]),
-        (format!("{base}/config.d/01_channel.ini"), link("../channel.ini"), 0o644, &[]),
+        (
+            format!("{base}/config.d/00_default.ini"),
+            link("../client.ini"),
+            0o644,
+            &[],
+        ),
+        (
+            format!("{base}/config.d/01_channel.ini"),
+            link("../channel.ini"),
+            0o644,
+            &[],
+        ),
     ];
     write(members, now).expect("writing to memory does not fail")
 }
@@ -33,7 +55,10 @@ fn write(members: [(String, Kind, u32, &[u8]); 5], now: i64) -> io::Result<Vec<u
             mode,
             uid: 0,
             gid: 0,
-            mtime: Mtime { seconds: now, nanos: 0 },
+            mtime: Mtime {
+                seconds: now,
+                nanos: 0,
+            },
             xattrs: Vec::new(),
             acl: false,
         };

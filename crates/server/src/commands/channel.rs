@@ -21,16 +21,25 @@ impl Channel {
     pub(super) fn run(self, tree: &Tree) -> anyhow::Result<()> {
         let Self::Create { channel } = self;
         let mut channels = tree.channels()?;
-        if matches!(channel.first_part(), "gpg" | "pool" | "channels.json" | "channels.json.asc") {
+        if matches!(
+            channel.first_part(),
+            "gpg" | "pool" | "channels.json" | "channels.json.asc"
+        ) {
             bail!("`{}` is a name of the tree itself", channel.first_part());
         }
-        if channel.as_str().split('/').any(|part| part.starts_with('.')) {
+        if channel
+            .as_str()
+            .split('/')
+            .any(|part| part.starts_with('.'))
+        {
             bail!("a part of `{channel}` begins with a dot, web servers hide such names");
         }
         if channels.0.contains_key(&channel) {
             bail!("there is a channel `{channel}` already");
         }
-        channels.0.insert(channel.clone(), channels::Channel::default());
+        channels
+            .0
+            .insert(channel.clone(), channels::Channel::default());
         tree.save_channels(&channels)?;
         println!("channel `{channel}` is there");
         Ok(())

@@ -46,7 +46,10 @@ impl Device {
         };
         // The index first: no channel names one that is not there. A valid one is kept.
         if tree.index(&entry)?.is_none() {
-            tree.save_index(&entry, Index::empty(GeneratedAt::from_unix(tree.signer().now())))?;
+            tree.save_index(
+                &entry,
+                Index::empty(GeneratedAt::from_unix(tree.signer().now())),
+            )?;
         }
         found.devices.insert(device.clone(), entry);
         tree.save_channels(&channels)?;

@@ -62,9 +62,12 @@ impl From<Kind> for KeyKind {
 
 impl Init {
     pub(super) fn run(self, root: &Root) -> anyhow::Result<()> {
-        for directory in
-            [root.www(), root.keyrings(), root.state(), root.directory().join("etc")]
-        {
+        for directory in [
+            root.www(),
+            root.keyrings(),
+            root.state(),
+            root.directory().join("etc"),
+        ] {
             fs::create_dir_all(&directory)
                 .with_context(|| format!("cannot make the directory `{directory}`"))?;
         }
@@ -87,7 +90,11 @@ impl Init {
         let tree = Tree::open(root.clone(), now)?;
         keys::publish(root, tree.store())?;
         tree.save_channels(&tree.channels()?)?;
-        println!("the server in `{}` is set up; its tree is `{}`", root.directory(), root.www());
+        println!(
+            "the server in `{}` is set up; its tree is `{}`",
+            root.directory(),
+            root.www()
+        );
         Ok(())
     }
 }

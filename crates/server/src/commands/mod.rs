@@ -22,7 +22,12 @@ use crate::tree::{NotSetUp, Tree, UnknownChannel, UnknownDevice};
 #[command(name = "system-image-server", version)]
 pub struct Cli {
     /// The server's directory; the tree that is published is `www` below it
-    #[arg(long, value_name = "DIR", env = "SYSTEM_IMAGE_ROOT", default_value = ".")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "SYSTEM_IMAGE_ROOT",
+        default_value = "."
+    )]
     root: Utf8PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -55,7 +60,9 @@ impl Cli {
 
 /// Unix seconds.
 fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 

@@ -71,10 +71,13 @@ impl Publish {
                 detail,
             },
         )?;
-        if !published.is_new {
-            eprintln!("nothing changed: version {} has these files", published.version);
-        } else {
+        if published.is_new {
             eprintln!("full image: {}", Size(published.full));
+        } else {
+            eprintln!(
+                "nothing changed: version {} has these files",
+                published.version
+            );
         }
         for (base, size) in &published.deltas {
             eprintln!("delta from {base}: {}", Size(*size));

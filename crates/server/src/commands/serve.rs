@@ -22,7 +22,9 @@ impl Serve {
         if !www.is_dir() {
             bail!("there is no tree at `{www}`");
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async {
             let server = Server::bind(&www, self.listen)
                 .await

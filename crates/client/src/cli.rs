@@ -1,0 +1,272 @@
+//! `system-image-cli`: the options of the original, their order and their exit codes (client
+//! spec, section 2).
+
+mod options;
+
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use clap::{CommandFactory, Parser};
+use system_image_formats::config::HookName;
+use system_image_formats::name::DeviceName;
+use system_image_formats::version::{ImageVersion, Percentage};
+use system_image_planner::{Filter, PhaseSource, Plan, Request, Start, phase_channel};
+
+use self::options::Options;
+use crate::device::{self, Device, NoConfigDirectory};
+use crate::log::Log;
+use crate::meter::{Meter, Meters};
+use crate::server::Server;
+use crate::session::{self, DeviceIndex, Facts, Failure, Session, with_fresh_keys};
+use crate::{handover, update};
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let options = Options::parse();
+    let device = match Device::load(&options.config) {
+        Ok(device) => device,
+        Err(error) => match error.downcast_ref::<NoConfigDirectory>() {
+            Some(missing) => return usage_error(&missing.to_string()),
+            None => return failure(&error),
+        },
+    };
+    match prepare(options, device) {
+        Ok(run) => run.dispatch(),
+        Err(usage) => usage_error(&usage),
+    }
+}
+
+/// The usage and one line, as the original's option parser writes it. Exit status 2.
+fn usage_error(text: &str) -> ExitCode {
+    eprintln!("{}\nsystem-image-cli: error: {text}", Options::command().render_usage());
+    ExitCode::from(2)
+}
+
+/// The whole chain of causes. Exit status 1.
+fn failure(error: &anyhow::Error) -> ExitCode {
+    eprint!("{}", system_image_report::describe(error, session::hint(error).as_deref()));
+    ExitCode::FAILURE
+}
+
+/// Everything that one run works with.
+struct Run {
+    options: Options,
+    device: Device,
+    name: Option<DeviceName>,
+    filter: Option<Filter>,
+    meters: Meters,
+    log: Arc<Log>,
+}
+
+/// Applies the options to the configuration, in the original's order.
+fn prepare(options: Options, mut device: Device) -> Result<Run, String> {
+    let parsed = |error: &dyn std::fmt::Display| error.to_string();
+    let filter = options.filter.as_deref().map(str::parse).transpose();
+    let filter: Option<Filter> =
+        filter.map_err(|error: system_image_planner::FilterError| parsed(&error))?;
+    let system = &device.config.system;
+    let log = Arc::new(Log::open(&system.logfile, system.loglevel.main, options.verbose));
+
+    let service = &mut device.config.service;
+    if let Some(channel) = options.channel.as_ref().or(options.switch.as_ref()) {
+        service.channel = channel.clone();
+    }
+    if let Some(build) = &options.build {
+        let number = build.trim().parse::<ImageVersion>();
+        service.build_number =
+            number.map_err(|_| format!("-b/--build requires an integer: {build}"))?;
+    } else if options.switch.is_some() {
+        service.build_number = ImageVersion::NONE;
+    }
+    if options.device.is_some() {
+        service.device.clone_from(&options.device);
+    }
+    let mut meters = Vec::new();
+    if !options.info && !options.list_channels {
+        for name in &options.progress {
+            meters.push(name.parse::<Meter>().map_err(|error| error.to_string())?);
+        }
+    }
+    let name = device.name();
+    let meters = Meters::new(meters, Arc::clone(&log));
+    Ok(Run { options, device, name, filter, meters, log })
+}
+
+impl Run {
+    fn dispatch(self) -> ExitCode {
+        if self.options.info {
+            self.info();
+            return ExitCode::SUCCESS;
+        }
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failure(&error.into()),
+        };
+        let (what, result) = runtime.block_on(async {
+            if self.options.list_channels {
+                ("channel search", self.list_channels().await)
+            } else if self.options.dry_run {
+                ("dry-run", self.dry_run().await)
+            } else {
+                ("update", self.update().await)
+            }
+        });
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                self.log.error(&format!("{error:#}"));
+                if self.meters.is_json() {
+                    let line = serde_json::json!({"type": "error", "msg": format!("{error:#}")});
+                    println!("{line}");
+                }
+                let summary =
+                    format!("Exception occurred during {what}; see log file for details");
+                failure(&error.context(summary))
+            }
+        }
+    }
+
+    /// Section 2.4. No network.
+    fn info(&self) {
+        let service = &self.device.config.service;
+        println!("current build number: {}", service.build_number);
+        println!("device name: {}", self.name.as_ref().map_or("?", DeviceName::as_str));
+        println!("channel: {}", service.channel);
+        if let Some(target) = &service.channel_target {
+            println!("alias: {target}");
+        }
+        println!("last update: {}", self.device.last_update());
+        for (key, value) in service.version_detail.to_map().iter().rev() {
+            println!("version {key}: {value}");
+        }
+    }
+
+    /// Section 2.5.
+    async fn list_channels(&self) -> anyhow::Result<()> {
+        let (server, name) = self.connect()?;
+        let facts = self.facts(name);
+        let session =
+            with_fresh_keys(&self.log, async |fresh| Session::open(&server, facts, fresh).await)
+                .await?;
+        println!("Available channels:");
+        for (name, channel) in &session.channels.0 {
+            match &channel.alias {
+                Some(target) => println!("    {name} (alias for: {target})"),
+                None => println!("    {name}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Section 2.5.
+    async fn dry_run(&self) -> anyhow::Result<()> {
+        let (server, name) = self.connect()?;
+        let facts = self.facts(name);
+        with_fresh_keys(&self.log, async |fresh| {
+            let mut session = Session::open(&server, facts, fresh).await?;
+            let found = session.device_index(&server, facts).await?;
+            let (plan, start) = self.plan(&found)?;
+            match &plan.decision {
+                Ok(route) => {
+                    let switch = start.switch.map(|(old, new)| format!(" ({old} -> {new})"));
+                    println!("Upgrade path is {route}{}", switch.unwrap_or_default());
+                    if let Some((_, percentage)) = plan.phase {
+                        println!("Target phase: {percentage}%");
+                    }
+                }
+                Err(_) => println!("Already up-to-date"),
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Check, download, prepare, apply.
+    async fn update(&self) -> anyhow::Result<()> {
+        let (server, name) = self.connect()?;
+        let facts = self.facts(name);
+        let config = &self.device.config;
+        let prepared = with_fresh_keys(&self.log, async |fresh| {
+            let mut session = Session::open(&server, facts, fresh).await?;
+            let found = session.device_index(&server, facts).await?;
+            let (plan, _) = self.plan(&found)?;
+            let Ok(route) = &plan.decision else { return Ok(false) };
+            let drop_box = &config.cache_partition;
+            update::fetch(&server, &session.chain, route, drop_box, &self.meters, &self.log)
+                .await?;
+            self.log.info("preparing recovery");
+            handover::prepare(config, route, found.has_keyring, &self.log)?;
+            Ok::<_, Failure>(true)
+        })
+        .await?;
+        if prepared && !self.options.no_apply {
+            self.log.info("applying");
+            apply(&config.hooks.apply)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&self) -> anyhow::Result<(Server, &DeviceName)> {
+        let name = self.name.as_ref().ok_or_else(|| {
+            anyhow!("the device's name is not known: set `device` in `[service]` or give --device")
+        })?;
+        Ok((Server::new(&self.device.config.service, Some(name))?, name))
+    }
+
+    fn facts<'a>(&'a self, device: &'a DeviceName) -> Facts<'a> {
+        Facts { config: &self.device.config, device, now: device::clock(), log: &self.log }
+    }
+
+    fn plan<'a>(&self, found: &'a DeviceIndex) -> anyhow::Result<(Plan<'a>, Start)> {
+        let service = &self.device.config.service;
+        let given = self.options.build.is_some() || self.options.switch.is_some();
+        let target = service.channel_target.as_ref();
+        let start = Start::decide(service.build_number, given, target, found.alias.as_ref());
+        let phase = match self.options.percentage {
+            Some(percentage) => PhaseSource::Override(Percentage::clamped(percentage)),
+            None => PhaseSource::Machine {
+                channel: phase_channel(
+                    found.alias.as_ref().map(AsRef::as_ref),
+                    target.map(AsRef::as_ref),
+                ),
+                machine_id: device::machine_id().context("cannot read the machine's id")?,
+            },
+        };
+        let request = Request {
+            installed: start.version,
+            filter: self.filter,
+            cap: self.options.maximage,
+            phase,
+        };
+        let plan = system_image_planner::plan(&found.index, &request);
+        for candidate in plan.candidates.iter().rev() {
+            let (score, route) = (candidate.score, &candidate.route);
+            self.log.debug(&format!("candidate {route}: score {score}, {}", candidate.verdict));
+        }
+        match &plan.decision {
+            Ok(route) => self.log.info(&format!("Upgrade path is {route}")),
+            Err(why) => self.log.info(&format!("Already up-to-date: {why}")),
+        }
+        Ok((plan, start))
+    }
+}
+
+/// Runs the apply hook: normally the reboot into the recovery, where the upgrader runs.
+fn apply(hook: &HookName) -> anyhow::Result<()> {
+    match hook {
+        HookName::Noop => Ok(()),
+        HookName::Reboot => {
+            let program = "/sbin/reboot";
+            let status = Command::new(program)
+                .args(["-f", "recovery"])
+                .status()
+                .with_context(|| format!("cannot run `{program}`"))?;
+            match status.success() {
+                true => Ok(()),
+                false => Err(anyhow!("`{program} -f recovery` failed: {status}")),
+            }
+        }
+        other => Err(anyhow!("there is no apply hook `{other}`")),
+    }
+}

@@ -1,0 +1,130 @@
+//! The drop box: what the upgrader finds there (client spec, sections 9.8 and 14).
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::Context;
+use camino::Utf8Path;
+use system_image_formats::command::{Command, CommandFile, SignedFile};
+use system_image_formats::config::ClientConfig;
+use system_image_formats::name::{FileName, NameError};
+use system_image_planner::Route;
+
+use crate::files;
+use crate::log::Log;
+
+/// The name of the command file.
+pub const COMMAND_FILE: &str = "ubuntu_command";
+
+/// Largest keyring archive that is copied, in bytes.
+const MAX_KEYRING: usize = 4 << 20;
+
+/// What the names of downloads that are not complete end with.
+const PARTIAL: [&str; 2] = [".part", ".part.info"];
+
+/// The commands that apply a route.
+pub fn commands(keyrings: &[FileName], route: &Route<'_>) -> Result<CommandFile, NameError> {
+    let mut commands = Vec::new();
+    for keyring in keyrings {
+        commands.push(Command::LoadKeyring(SignedFile::of(keyring.clone())?));
+    }
+    if route.starts_from_nothing() {
+        commands.push(Command::FormatSystem);
+    }
+    commands.push(Command::MountSystem);
+    for file in route.files() {
+        commands.push(Command::Update(SignedFile::of(file.path.file_name()?)?));
+    }
+    commands.push(Command::UnmountSystem);
+    Ok(commands.into_iter().collect())
+}
+
+/// Copies the keyrings that the upgrader needs, writes the command file, and only then removes
+/// what no command names any more: an update that was prepared before stays whole until then.
+pub fn prepare(
+    config: &ClientConfig,
+    route: &Route<'_>,
+    has_device_keyring: bool,
+    log: &Log,
+) -> anyhow::Result<()> {
+    let gpg = &config.gpg;
+    let device = has_device_keyring.then_some(&gpg.device_signing);
+    let places: Vec<_> = [&gpg.image_master, &gpg.image_signing].into_iter().chain(device).collect();
+    let mut names = Vec::new();
+    for place in places {
+        let name: FileName = place.file_name().unwrap_or_default().parse()?;
+        copy(place, &config.cache_partition.join(name.as_str()))?;
+        let signature = format!("{name}.asc");
+        copy(&place.with_file_name(&signature), &config.cache_partition.join(signature))?;
+        names.push(name);
+    }
+    let commands = commands(&names, route)?;
+    files::replace(&config.cache_partition.join(COMMAND_FILE), &commands.to_bytes())?;
+    clean_up(&config.cache_partition, &commands, log)
+}
+
+/// Removes payloads and keyrings that no command names. Other files stay: the drop box may be
+/// shared with a recovery's logs.
+fn clean_up(drop_box: &Utf8Path, commands: &CommandFile, log: &Log) -> anyhow::Result<()> {
+    let named: BTreeSet<_> = commands
+        .commands()
+        .filter_map(|command| match command {
+            Command::LoadKeyring(signed) | Command::Update(signed) => {
+                Some([signed.file().as_str(), signed.signature().as_str()])
+            }
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let unreadable = || format!("cannot read `{drop_box}`");
+    for entry in drop_box.read_dir_utf8().with_context(unreadable)? {
+        let entry = entry.with_context(unreadable)?;
+        let name = entry.file_name();
+        let whole = PARTIAL.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        let ours = whole.strip_suffix(".asc").unwrap_or(whole).strip_suffix(".tar.xz").is_some();
+        if ours && !named.contains(name) && entry.file_type().with_context(unreadable)?.is_file() {
+            log.info(&format!("removing {}, which belongs to no update", entry.path()));
+            files::remove(entry.path())
+                .with_context(|| format!("cannot remove `{}`", entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Utf8Path, to: &Utf8Path) -> anyhow::Result<()> {
+    let bytes = files::read(from, MAX_KEYRING)
+        .and_then(|found| found.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
+        .with_context(|| format!("cannot read `{from}`"))?;
+    if fs::read(to).ok().as_deref() == Some(&bytes[..]) {
+        return Ok(());
+    }
+    files::replace(to, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use camino::Utf8PathBuf;
+    use system_image_formats::config::LogLevel;
+
+    use super::*;
+
+    #[test]
+    fn only_what_no_command_names_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let drop_box = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
+        let kept = ["log", "last_log", "new.tar.xz", "new.tar.xz.asc", "photo.jpg"];
+        let gone = ["old.tar.xz", "old.tar.xz.asc", "old.tar.xz.part", "old.tar.xz.part.info"];
+        for name in kept.iter().chain(&gone) {
+            fs::write(drop_box.join(name), name).unwrap();
+        }
+        let update = Command::Update(SignedFile::of("new.tar.xz".parse().unwrap()).unwrap());
+        let log = Log::open(&drop_box.join("log"), LogLevel::Critical, 0);
+        clean_up(&drop_box, &[update].into_iter().collect(), &log).unwrap();
+        for name in kept {
+            assert!(drop_box.join(name).exists(), "{name}");
+        }
+        for name in gone {
+            assert!(!drop_box.join(name).exists(), "{name}");
+        }
+    }
+}

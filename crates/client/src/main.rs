@@ -1,0 +1,7 @@
+//! `system-image-cli`: parse, run, print errors.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    system_image_client::cli::main()
+}

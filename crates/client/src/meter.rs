@@ -1,0 +1,113 @@
+//! Progress as callers of the original read it: dots, log records, JSON lines (client spec,
+//! section 2.6); and a bar for people.
+
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+
+use system_image_report::Progress;
+
+use crate::log::Log;
+
+/// Dots on a line.
+const DOTS: u32 = 78;
+
+/// A meter named on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meter {
+    /// One dot on standard error per step.
+    Dots,
+    /// One log record per step.
+    LogFile,
+    /// One JSON object per line on standard output.
+    Json,
+}
+
+/// The text names no meter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Unknown progress meter: {0}")]
+pub struct UnknownMeter(String);
+
+impl FromStr for Meter {
+    type Err = UnknownMeter;
+
+    fn from_str(text: &str) -> Result<Self, UnknownMeter> {
+        match text {
+            "dots" => Ok(Self::Dots),
+            "logfile" => Ok(Self::LogFile),
+            "json" => Ok(Self::Json),
+            _ => Err(UnknownMeter(text.to_owned())),
+        }
+    }
+}
+
+/// Shows the progress of downloads.
+#[derive(Clone, Debug)]
+pub struct Meters {
+    meters: Vec<Meter>,
+    log: Arc<Log>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    dots: u32,
+    bar: Option<Progress>,
+}
+
+impl Meters {
+    /// Shows what was asked for; where nothing was and there is a terminal, a bar.
+    pub fn new(meters: Vec<Meter>, log: Arc<Log>) -> Self {
+        Self { meters, log, state: Arc::default() }
+    }
+
+    /// Whether failures are told as JSON too.
+    pub fn is_json(&self) -> bool {
+        self.meters.contains(&Meter::Json)
+    }
+
+    /// Begins to show a long download on a terminal.
+    pub fn begin(&self, what: &str, total: u64) {
+        if self.meters.is_empty() && stderr().is_terminal() {
+            self.state().bar = Some(Progress::new(what, total));
+        }
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        if let Some(bar) = self.state().bar.take() {
+            bar.finish();
+        }
+    }
+
+    /// `received` of `total` bytes are there.
+    pub fn step(&self, received: u64, total: u64) {
+        let mut state = self.state();
+        if let Some(bar) = &mut state.bar {
+            bar.set(received);
+        }
+        for meter in &self.meters {
+            match meter {
+                Meter::Dots => {
+                    state.dots += 1;
+                    let ends = state.dots == DOTS || received >= total;
+                    state.dots = if ends { 0 } else { state.dots };
+                    eprint!("{}", if ends { ".\n" } else { "." });
+                }
+                Meter::LogFile => self.log.debug(&format!("received: {received} of {total} bytes")),
+                Meter::Json => {
+                    let line = serde_json::json!({
+                        "type": "progress", "now": received, "total": total,
+                    });
+                    let mut out = stdout();
+                    // A reader that has gone away does not stop an update.
+                    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}

@@ -1,0 +1,366 @@
+//! One run's keyrings, channels and index: each fetched, verified, and only then read (client
+//! spec, sections 8 and 9.2 to 9.5).
+//!
+//! Keyrings are kept between runs. When a signature does not fit a kept one, keys may have been
+//! rotated, at whatever document that shows: the run is repeated once with that keyring fetched
+//! anew, and fails if it still does not fit.
+
+use anyhow::{Context, anyhow};
+use camino::{Utf8Path, Utf8PathBuf};
+use system_image_fetch::FetchError;
+use system_image_formats::channels::{Channel, Channels, DeviceEntry};
+use system_image_formats::config::ClientConfig;
+use system_image_formats::index::Index;
+use system_image_formats::json::MAX_LEN;
+use system_image_formats::keyring::KeyringType;
+use system_image_formats::name::{ChannelName, DeviceName, TreePath};
+use system_image_trust::{Chain, ChainError, Now, Verified};
+
+use crate::files;
+use crate::log::Log;
+use crate::server::{MAX_SIGNATURE, Server, Signed};
+
+/// Largest keyring archive, in bytes: real ones have a few thousand.
+const MAX_KEYRING: usize = 4 << 20;
+
+/// Largest `channels.json`, in bytes: 50 channels with 50 devices each have some 500 kB.
+const MAX_CHANNELS: usize = 64 << 20;
+
+/// The keyrings that are fetched whatever is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fresh {
+    image_master: bool,
+    image_signing: bool,
+}
+
+/// Why an attempt ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// A signature did not fit; a newer keyring of this type may.
+    Stale(KeyringType, anyhow::Error),
+    /// Another attempt would end alike.
+    Final(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+/// Runs `attempt`, again with fresh keyrings as long as it blames a kept one.
+pub async fn with_fresh_keys<T>(
+    log: &Log,
+    mut attempt: impl AsyncFnMut(Fresh) -> Result<T, Failure>,
+) -> anyhow::Result<T> {
+    let mut fresh = Fresh::default();
+    loop {
+        match attempt(fresh).await {
+            Ok(value) => return Ok(value),
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Stale(kind, error)) => {
+                let renewed = match kind {
+                    KeyringType::ImageMaster => &mut fresh.image_master,
+                    _ => &mut fresh.image_signing,
+                };
+                if std::mem::replace(renewed, true) {
+                    return Err(error);
+                }
+                log.info(&format!("{error:#}; fetching the {kind} keyring again"));
+            }
+        }
+    }
+}
+
+/// What a run knows of the server, all of it verified.
+#[derive(Debug)]
+pub struct Session {
+    /// The keyrings.
+    pub chain: Chain,
+    /// The server's channels.
+    pub channels: Verified<Channels>,
+}
+
+/// The device's own part of it.
+#[derive(Clone, Debug)]
+pub struct DeviceIndex {
+    /// The channel that the configured one follows.
+    pub alias: Option<ChannelName>,
+    /// The images.
+    pub index: Verified<Index>,
+    /// Whether the device has a keyring of its own.
+    pub has_keyring: bool,
+}
+
+/// What a session needs of the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The configuration.
+    pub config: &'a ClientConfig,
+    /// The device's name.
+    pub device: &'a DeviceName,
+    /// The clock, in Unix seconds.
+    pub now: i64,
+    /// Where to tell what happens.
+    pub log: &'a Log,
+}
+
+impl Session {
+    /// Loads the keyrings and the channels.
+    pub async fn open(
+        server: &Server,
+        facts: Facts<'_>,
+        fresh: Fresh,
+    ) -> Result<Self, Failure> {
+        let gpg = &facts.config.gpg;
+        let anchor = files::read(&gpg.archive_master, MAX_KEYRING)
+            .and_then(|found| found.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
+            .with_context(|| format!("cannot read the trust root `{}`", gpg.archive_master))?;
+        let now = Now::from_clock(facts.now);
+        let chain = Chain::new(&anchor, facts.device.clone(), now)
+            .with_context(|| format!("`{}` is not usable as trust root", gpg.archive_master))?;
+        let mut keys = Keys { server, facts, chain };
+        keys.kept_or_fetched(KeyringType::ImageMaster, fresh.image_master).await?;
+        keys.blacklist().await?;
+        keys.kept_or_fetched(KeyringType::ImageSigning, fresh.image_signing).await?;
+        let chain = keys.chain;
+
+        let path = tree_path("channels.json");
+        let signed = required(server, &path, &asc(&path), MAX_CHANNELS).await?;
+        let verified = chain.channel_signers()?.verify(signed.bytes, &signed.signature);
+        let channels = verified
+            .map_err(|error| stale(KeyringType::ImageSigning, error, "channels.json"))?
+            .try_map(|bytes| Channels::parse(&bytes))
+            .context("`channels.json` cannot be used")?;
+        Ok(Self { chain, channels })
+    }
+
+    /// The channel and device of the configuration.
+    fn entry(&self, facts: Facts<'_>) -> anyhow::Result<(&Channel, &DeviceEntry)> {
+        let name = &facts.config.service.channel;
+        let channel = self.channels.get(name).ok_or_else(|| {
+            facts.log.info(&format!("no matching channel: {name}"));
+            UnknownChannel {
+                name: name.clone(),
+                known: visible(&self.channels),
+            }
+        })?;
+        let entry = channel.devices.get(facts.device).ok_or_else(|| {
+            facts.log.info(&format!("no matching device: {}", facts.device));
+            UnknownDevice {
+                channel: name.clone(),
+                device: facts.device.clone(),
+                known: channel.devices.keys().map(ToString::to_string).collect(),
+            }
+        })?;
+        facts.log.info(&format!("got channel: {name}"));
+        Ok((channel, entry))
+    }
+
+    /// Loads the device's keyring, where it has one, and its index.
+    pub async fn device_index(
+        &mut self,
+        server: &Server,
+        facts: Facts<'_>,
+    ) -> Result<DeviceIndex, Failure> {
+        let (channel, entry) = self.entry(facts)?;
+        let (alias, entry) = (channel.alias.clone(), entry.clone());
+        let place = &facts.config.gpg.device_signing;
+        if let Some(paths) = &entry.keyring {
+            let signed = required(server, &paths.path, &paths.signature, MAX_KEYRING).await?;
+            load(&mut self.chain, KeyringType::DeviceSigning, &signed)?;
+            keep(place, &signed)?;
+        } else {
+            // One of an earlier run must not outlive its entry.
+            forget(place)?;
+        }
+        let path = &entry.index;
+        let signed = required(server, path, &asc(path), MAX_LEN).await?;
+        let verified = self.chain.index_signers()?.verify(signed.bytes, &signed.signature);
+        let index = verified
+            .map_err(|error| stale(KeyringType::ImageSigning, error, path.relative()))?
+            .try_map(|bytes| Index::parse(&bytes))
+            .with_context(|| format!("`{path}` cannot be used"))?;
+        Ok(DeviceIndex { alias, index, has_keyring: entry.keyring.is_some() })
+    }
+}
+
+/// The keyrings while they are being loaded.
+struct Keys<'a> {
+    server: &'a Server,
+    facts: Facts<'a>,
+    chain: Chain,
+}
+
+impl Keys<'_> {
+    /// Loads a keyring that is kept between runs, or fetches it.
+    async fn kept_or_fetched(&mut self, kind: KeyringType, fetch: bool) -> Result<(), Failure> {
+        let gpg = &self.facts.config.gpg;
+        let place = match kind {
+            KeyringType::ImageMaster => &gpg.image_master,
+            _ => &gpg.image_signing,
+        };
+        if !fetch
+            && let Some(signed) = kept(place)
+            && self.chain.load_as(kind, &signed.bytes, &signed.signature).is_ok()
+        {
+            return Ok(());
+        }
+        let text = kind.as_str().replace('-', " ");
+        self.facts.log.info(&format!("No valid {text} key found, downloading"));
+        let path = tree_path(&format!("gpg/{kind}.tar.xz"));
+        let signed = required(self.server, &path, &asc(&path), MAX_KEYRING).await?;
+        load(&mut self.chain, kind, &signed)?;
+        keep(place, &signed)?;
+        Ok(())
+    }
+
+    /// Loads the blacklist. Only a server that says there is none has none; when it cannot be
+    /// asked, the last one that it had still counts.
+    async fn blacklist(&mut self) -> Result<(), Failure> {
+        let kind = KeyringType::Blacklist;
+        let place = self.facts.config.data_partition.join("blacklist.tar.xz");
+        let path = tree_path("gpg/blacklist.tar.xz");
+        self.facts.log.info(&format!("Looking for blacklist: {path}"));
+        match self.server.document(&path, &asc(&path), MAX_KEYRING).await {
+            Ok(Some(signed)) => {
+                load(&mut self.chain, kind, &signed)?;
+                keep(&place, &signed)?;
+            }
+            Ok(None) => {
+                self.facts.log.info("No blacklist found");
+                forget(&place)?;
+            }
+            Err(error) => {
+                let signed = kept(&place)
+                    .ok_or_else(|| anyhow!(error).context("cannot fetch the blacklist"))?;
+                load(&mut self.chain, kind, &signed)?;
+                self.facts.log.info("The blacklist cannot be fetched; the last one is used");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Loads a fetched keyring; a signature that does not fit blames the keyring above it.
+fn load(chain: &mut Chain, kind: KeyringType, signed: &Signed) -> Result<(), Failure> {
+    match chain.load_as(kind, &signed.bytes, &signed.signature) {
+        Ok(_) => Ok(()),
+        Err(error @ ChainError::Signature { .. })
+            if kind.signer() != KeyringType::ArchiveMaster =>
+        {
+            Err(Failure::Stale(kind.signer(), error.into()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn stale(
+    kind: KeyringType,
+    error: impl std::error::Error + Send + Sync + 'static,
+    what: &str,
+) -> Failure {
+    Failure::Stale(kind, anyhow!(error).context(format!("`{what}` has no good signature")))
+}
+
+/// A document that must be there.
+async fn required(
+    server: &Server,
+    path: &TreePath,
+    signature: &TreePath,
+    max: usize,
+) -> Result<Signed, Failure> {
+    let found = server.document(path, signature, max).await;
+    let found = found.with_context(|| format!("cannot fetch `{}`", path.relative()))?;
+    Ok(found.ok_or_else(|| Missing { path: path.clone() })?)
+}
+
+/// The server has no such document.
+#[derive(Debug, thiserror::Error)]
+#[error("the server has no `{}`", path.relative())]
+pub struct Missing {
+    path: TreePath,
+}
+
+/// The server has no such channel.
+#[derive(Debug, thiserror::Error)]
+#[error("the server has no channel `{name}`")]
+pub struct UnknownChannel {
+    name: ChannelName,
+    /// Those that it offers.
+    pub known: Vec<String>,
+}
+
+/// The channel is not for this device.
+#[derive(Debug, thiserror::Error)]
+#[error("channel `{channel}` has no device `{device}`")]
+pub struct UnknownDevice {
+    channel: ChannelName,
+    device: DeviceName,
+    /// Those that it has.
+    pub known: Vec<String>,
+}
+
+fn visible(channels: &Channels) -> Vec<String> {
+    let shown = channels.0.iter().filter(|(_, channel)| !channel.hidden);
+    shown.map(|(name, _)| name.to_string()).collect()
+}
+
+fn tree_path(relative: &str) -> TreePath {
+    relative.parse().expect("it is a path of every tree")
+}
+
+fn asc(path: &TreePath) -> TreePath {
+    path.with_suffix(".asc").expect("a path with a suffix is a path")
+}
+
+fn signature_place(place: &Utf8Path) -> Utf8PathBuf {
+    format!("{place}.asc").into()
+}
+
+/// A keyring of an earlier run, if it can be read.
+fn kept(place: &Utf8Path) -> Option<Signed> {
+    let bytes = files::read(place, MAX_KEYRING).ok()??;
+    let signature = files::read(&signature_place(place), MAX_SIGNATURE).ok()??;
+    Some(Signed { bytes, signature })
+}
+
+/// Keeps a verified keyring, if it is another one than is kept. A crash between the two files
+/// leaves a pair that does not verify, which is fetched anew.
+fn keep(place: &Utf8Path, signed: &Signed) -> anyhow::Result<()> {
+    if kept(place).as_ref() != Some(signed) {
+        files::replace(place, &signed.bytes)?;
+        files::replace(&signature_place(place), &signed.signature)?;
+    }
+    Ok(())
+}
+
+fn forget(place: &Utf8Path) -> anyhow::Result<()> {
+    files::remove(place)
+        .and_then(|()| files::remove(&signature_place(place)))
+        .with_context(|| format!("cannot remove `{place}`"))
+}
+
+/// What the person at the keyboard can do about an error of a session.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<ChainError>() {
+            return error.hint();
+        }
+        if let Some(error) = cause.downcast_ref::<system_image_trust::VerifyError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<FetchError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<UnknownChannel>() {
+            return Some(format!("it has {}; choose one with --channel", error.known.join(", ")));
+        }
+        if let Some(error) = cause.downcast_ref::<UnknownDevice>() {
+            return Some(format!("it has {}; choose one with --device", error.known.join(", ")));
+        }
+        cause
+            .downcast_ref::<Missing>()
+            .map(|_| "check `base` and the ports of `[service]` in the configuration".to_owned())
+    })
+}

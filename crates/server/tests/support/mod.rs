@@ -1,0 +1,192 @@
+//! A server's directory in a temporary place, driven by the real program.
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "shared by several test programs"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sha2::{Digest, Sha256};
+
+pub const CHANNEL: &str = "24.04/stable";
+pub const DEVICE: &str = "tango";
+
+/// A server without images, removed when dropped.
+pub struct Server {
+    directory: tempfile::TempDir,
+}
+
+impl Server {
+    pub fn new() -> Self {
+        let server = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        server.run(&["init", "--key-type", "ed25519", "--compression-level", "0"]);
+        server.run(&["channel", "create", CHANNEL]);
+        server.run(&["device", "add", CHANNEL, DEVICE]);
+        server
+    }
+
+    /// Where the server's directory and the inputs are.
+    pub fn place(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.place().join("server")
+    }
+
+    pub fn www(&self) -> PathBuf {
+        self.root().join("www")
+    }
+
+    /// The program with its root, ready for more.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_system-image-server"));
+        command.arg("--root").arg(self.root()).args(arguments);
+        command
+    }
+
+    /// Runs the program; it must succeed.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Publishes an archive; returns the version.
+    pub fn publish(&self, archive: &Path) -> String {
+        self.run(&["publish", CHANNEL, DEVICE, archive.to_str().unwrap()])
+            .trim()
+            .to_owned()
+    }
+
+    /// Packs files into an archive of a root file system.
+    pub fn archive(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let tree = self.place().join(format!("{name}.tree"));
+        for (path, content) in files {
+            let place = tree.join(path);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, content).unwrap();
+        }
+        let archive = self.place().join(format!("{name}.tar"));
+        tar(&[
+            "--create",
+            "--file",
+            archive.to_str().unwrap(),
+            "-C",
+            tree.to_str().unwrap(),
+            ".",
+        ]);
+        archive
+    }
+
+    pub fn index_path(&self) -> PathBuf {
+        self.www().join(CHANNEL).join(DEVICE).join("index.json")
+    }
+
+    pub fn index(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.index_path()).unwrap()).unwrap()
+    }
+
+    /// The digest of every file of the tree that a web server would serve.
+    pub fn snapshot(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        walk(&self.www(), &self.www(), &mut found);
+        found
+    }
+
+    /// Checks with gpgv, xz and tar that what is visible is whole: each document and each file
+    /// that an index names is there, signed, and has its size and digest.
+    pub fn assert_consistent(&self) {
+        let keyring = self.place().join("image-signing.gpg");
+        let archive = self.www().join("gpg/image-signing.tar.xz");
+        let output = Command::new("tar")
+            .args(["--extract", "--xz", "--to-stdout", "--file"])
+            .arg(archive)
+            .arg("keyring.gpg")
+            .output()
+            .unwrap();
+        fs::write(&keyring, output.stdout).unwrap();
+        let check = |file: &Path| {
+            let output = Command::new("gpgv")
+                .arg("--keyring")
+                .arg(&keyring)
+                .arg(format!("{}.asc", file.display()))
+                .arg(file)
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}: {}",
+                file.display(),
+                stderr(&output)
+            );
+        };
+        check(&self.www().join("channels.json"));
+        check(&self.index_path());
+        for image in self.index()["images"].as_array().unwrap() {
+            for file in image["files"].as_array().unwrap() {
+                let place = self.www().join(&file["path"].as_str().unwrap()[1..]);
+                check(&place);
+                let bytes = fs::read(&place).unwrap();
+                assert_eq!(file["size"], bytes.len());
+                assert_eq!(file["checksum"], hex(&bytes));
+                assert!(
+                    Command::new("xz")
+                        .arg("--test")
+                        .arg(&place)
+                        .status()
+                        .unwrap()
+                        .success()
+                );
+                tar(&["--list", "--xz", "--file", place.to_str().unwrap()]);
+            }
+        }
+    }
+}
+
+fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path
+            .strip_prefix(root)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        if path.file_name().unwrap().to_str().unwrap().starts_with('.') {
+            continue;
+        }
+        if path.is_dir() {
+            walk(root, &path, found);
+        } else {
+            found.insert(name, hex(&fs::read(&path).unwrap()));
+        }
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+pub fn tar(arguments: &[&str]) -> String {
+    let output = Command::new("tar").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

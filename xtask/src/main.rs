@@ -1,0 +1,87 @@
+//! The project's own commands: `cargo xtask setup|demo|test|bench`.
+
+mod setup;
+mod steps;
+
+use std::process::ExitCode;
+
+use self::steps::{Failed, cargo, run};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup            install the Debian packages that are missing (as root), or say which
+  demo [--small]   the whole journey of an image on this machine, from build to update
+  test             everything that must pass before a change lands
+  bench [IMAGES]   measure against named peers; IMAGES holds v1.tar and v2.tar
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["setup"] => setup::setup(),
+        ["demo", ref more @ ..] => demo(more),
+        ["test"] => test(),
+        ["bench", ref more @ ..] => bench(more),
+        ["--help" | "-h" | "help"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("error: {failed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(arguments: &[&str]) -> Result<(), Failed> {
+    setup::setup()?;
+    cargo(&["build", "--workspace", "--bins"])?;
+    let demo = ["run", "--quiet", "--package", "system-image-demo", "--"];
+    cargo(&[&demo, arguments].concat())
+}
+
+/// The runner of the tests comes last, so that its summary does.
+fn test() -> Result<(), Failed> {
+    setup::setup()?;
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    cargo(&["build", "--workspace", "--bins"])?;
+    cargo(&["test", "--workspace", "--doc"])?;
+    demo(&["--small"])?;
+    if run("cargo", &["nextest", "--version"]).is_ok() {
+        cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
+    } else {
+        cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"])
+    }
+}
+
+fn bench(arguments: &[&str]) -> Result<(), Failed> {
+    setup::setup()?;
+    cargo(&["build", "--release", "--workspace", "--bins"])?;
+    let bench = [
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "system-image-bench",
+        "--",
+    ];
+    cargo(&[&bench, arguments].concat())
+}

@@ -1,0 +1,71 @@
+//! What the tests, the demo and the benchmarks need from Debian.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::steps::Failed;
+
+/// Programs and the packages that have them.
+const NEEDED: [(&str, &str); 12] = [
+    ("busybox", "busybox-static"),
+    ("cc", "gcc"),
+    ("gpg", "gnupg"),
+    ("gpgv", "gpgv"),
+    ("getfattr", "attr"),
+    ("losetup", "mount"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("setcap", "libcap2-bin"),
+    ("strace", "strace"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+];
+
+/// Where programs are; a user's path often lacks the last two.
+const PLACES: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+/// Installs what is missing, or says how when this is not root.
+pub(crate) fn setup() -> Result<(), Failed> {
+    let is_there = |program: &str| {
+        PLACES
+            .iter()
+            .any(|place| Path::new(place).join(program).exists())
+    };
+    let mut missing: Vec<_> = NEEDED
+        .iter()
+        .filter(|(program, _)| !is_there(program))
+        .map(|(_, package)| *package)
+        .collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let install = ["install", "--yes", "--no-install-recommends"];
+    let by_hand = format!("apt-get {} {}", install.join(" "), missing.join(" "));
+    if !is_root() {
+        return Err(Failed(format!("packages are missing; as root: {by_hand}")));
+    }
+    eprintln!("+ {by_hand}");
+    apt(&["update", "--quiet"])?;
+    apt(&[&install[..], &missing].concat())
+}
+
+fn apt(arguments: &[&str]) -> Result<(), Failed> {
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failed(format!(
+            "`apt-get {}` failed: {status}",
+            arguments.join(" ")
+        ))),
+        Err(error) => Err(Failed(format!("cannot run apt-get: {error}"))),
+    }
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output();
+    output.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}

@@ -1,0 +1,40 @@
+//! Running one program after the other.
+
+use std::fmt;
+use std::process::{Command, Stdio};
+
+/// A step that did not end well.
+#[derive(Debug)]
+pub(crate) struct Failed(pub(crate) String);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Runs the cargo that runs this, and shows what it runs.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<(), Failed> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    eprintln!("+ cargo {}", arguments.join(" "));
+    finish(Command::new(cargo).args(arguments), "cargo", arguments)
+}
+
+/// Runs a program and hides what it prints.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failed> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    finish(&mut command, program, arguments)
+}
+
+fn finish(command: &mut Command, program: &str, arguments: &[&str]) -> Result<(), Failed> {
+    let shown = || format!("{program} {}", arguments.join(" "));
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Failed(format!("`{}` failed: {status}", shown()))),
+        Err(error) => Err(Failed(format!("cannot run `{}`: {error}", shown()))),
+    }
+}
