@@ -1,0 +1,225 @@
+//! The HTTP client: connections, TLS, and what its errors mean.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, redirect};
+
+use crate::error::{FetchError, Trouble};
+use crate::retry::{Failure, Patience};
+
+/// As the original.
+const MAX_REDIRECTS: usize = 5;
+
+/// How to fetch.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The `User-Agent` header.
+    pub user_agent: String,
+    /// Longest time to find and reach a server, TLS included.
+    pub connect_timeout: Duration,
+    /// Time in which at least [`min_progress`](Self::min_progress) bytes must arrive, or the
+    /// answer's head.
+    pub stall_timeout: Duration,
+    /// Slower than so many bytes within the [`stall_timeout`](Self::stall_timeout) counts as
+    /// stalled: a server that sends a byte now and then must not hold a device for ever.
+    pub min_progress: u64,
+    /// When to try again.
+    pub patience: Patience,
+}
+
+impl Settings {
+    /// The usual settings: 30 seconds to connect, at least 1 KiB a minute, five attempts.
+    pub fn new(user_agent: impl Into<String>) -> Self {
+        Self {
+            user_agent: user_agent.into(),
+            connect_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(60),
+            min_progress: 1 << 10,
+            patience: Patience::default(),
+        }
+    }
+}
+
+/// A client with the system's trusted roots and the proxies of the environment.
+pub(crate) fn build(settings: &Settings) -> Result<Client, FetchError> {
+    let agent = HeaderValue::from_bytes(settings.user_agent.as_bytes())
+        .map_err(|error| FetchError::Setup(error.into()))?;
+    Client::builder()
+        .user_agent(agent)
+        .connect_timeout(settings.connect_timeout)
+        .redirect(redirect::Policy::limited(MAX_REDIRECTS))
+        .referer(false)
+        .tls_backend_preconfigured(tls()?)
+        .build()
+        .map_err(|error| FetchError::Setup(error.into()))
+}
+
+/// TLS with the system's roots. A system without any can still use plain HTTP: what is fetched is
+/// trusted for its signature, not for its transport.
+fn tls() -> Result<rustls::ClientConfig, FetchError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| FetchError::Setup(error.into()))?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Why one attempt failed: what to tell the user if it was the last, and what the retry rules
+/// make of it.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: FetchError,
+    pub(crate) failure: Failure,
+}
+
+impl Failed {
+    /// What we refuse ourselves, or the disk did: trying again would not help.
+    pub(crate) fn for_good(error: FetchError) -> Self {
+        Self {
+            error,
+            failure: Failure::Refused,
+        }
+    }
+
+    pub(crate) fn garbled(url: &str) -> Self {
+        Self {
+            error: transfer(url, Trouble::Garbled, None),
+            failure: Failure::Garbled,
+        }
+    }
+
+    pub(crate) fn lost(url: &str, received: u64) -> Self {
+        Self {
+            error: transfer(url, Trouble::Lost, None),
+            failure: Failure::Lost { received },
+        }
+    }
+
+    pub(crate) fn stalled(url: &str, received: u64) -> Self {
+        Self {
+            error: transfer(url, Trouble::Stalled, None),
+            failure: Failure::Stalled { received },
+        }
+    }
+
+    /// An answer's status other than success.
+    pub(crate) fn status(url: &str, response: &Response, now: SystemTime) -> Self {
+        let (url, status) = (url.to_owned(), response.status());
+        let code = status.as_u16();
+        let failure = match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                let error = FetchError::Absent { url, status: code };
+                return Self {
+                    error,
+                    failure: Failure::Absent,
+                };
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let retry_after = retry_after(response.headers(), now);
+                Failure::Busy { retry_after }
+            }
+            StatusCode::REQUEST_TIMEOUT => Failure::Server,
+            _ if status.is_server_error() => Failure::Server,
+            _ => Failure::Refused,
+        };
+        Self {
+            error: FetchError::Status { url, status: code },
+            failure,
+        }
+    }
+
+    /// What the network said before the answer's head was there.
+    pub(crate) fn before_answer(url: &str, source: reqwest::Error) -> Self {
+        let (trouble, failure) = if source.is_redirect() {
+            return Self::for_good(FetchError::Redirects {
+                url: url.to_owned(),
+            });
+        } else if source.is_connect() {
+            (Trouble::Unreachable, Failure::Unreachable)
+        } else if is_garbage(&source) {
+            (Trouble::Garbled, Failure::Garbled)
+        } else {
+            (Trouble::Lost, Failure::Lost { received: 0 })
+        };
+        Self {
+            error: transfer(url, trouble, Some(source)),
+            failure,
+        }
+    }
+
+    /// What the network said in the middle of the answer.
+    pub(crate) fn within_answer(url: &str, source: reqwest::Error, received: u64) -> Self {
+        Self {
+            error: transfer(url, Trouble::Lost, Some(source)),
+            failure: Failure::Lost { received },
+        }
+    }
+}
+
+fn transfer(url: &str, trouble: Trouble, source: Option<reqwest::Error>) -> FetchError {
+    FetchError::Transfer {
+        url: url.to_owned(),
+        trouble,
+        // The address is in our own text already.
+        source: source.map(|source| Box::new(source.without_url())),
+    }
+}
+
+/// Whether something answered that does not speak HTTP.
+fn is_garbage(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            return error.is_parse();
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// How long the server asks to wait: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_ask_for_seconds_or_name_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let seconds = |n| Some(Duration::from_secs(n));
+        for (text, want) in [
+            ("5", seconds(5)),
+            ("0", seconds(0)),
+            ("Sun, 06 Nov 1994 08:49:40 GMT", seconds(3)),
+            ("Sun, 06 Nov 1994 08:49:30 GMT", seconds(0)),
+            ("-1", None),
+            ("soon", None),
+        ] {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))]);
+            assert_eq!(retry_after(&headers, now), want, "{text}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn a_user_agent_of_any_script_is_sent_and_a_line_break_is_not() {
+        assert!(build(&Settings::new("device=a;channel=kanal-ä;build=1")).is_ok());
+        assert!(matches!(
+            build(&Settings::new("a\r\nb")),
+            Err(FetchError::Setup(_))
+        ));
+    }
+}
