@@ -218,7 +218,9 @@ fn read_removed<R: Read>(
         _ => return Err(ArchiveError::RemovedMember("is not a file")),
     }
     let mut text = Vec::new();
-    reader.read_to_end(&mut text).map_err(ReadError::Io)?;
+    if let Err(error) = reader.read_to_end(&mut text) {
+        return Err(reader.content_error(error).into());
+    }
     let mut removed = Vec::new();
     // An empty list is one empty line in the classic form; blank lines were always harmless.
     for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
@@ -276,7 +278,9 @@ pub fn check(input: impl Read, limits: Limits) -> Result<Contents, ArchiveError>
         } else {
             contents.elsewhere.push(member.route);
         }
-        io::copy(archive.content(), &mut io::sink()).map_err(ReadError::Io)?;
+        if let Err(error) = io::copy(archive.content(), &mut io::sink()) {
+            return Err(archive.content().content_error(error).into());
+        }
     }
     Ok(contents)
 }

@@ -109,7 +109,13 @@ impl<'a> Placer<'a> {
                 .device(path, header, FileType::BlockDevice, Some(*device))
                 .map(|()| 0),
         };
-        placed.map_err(|failure| failure.at(path))
+        placed.map_err(|failure| {
+            // What is incomplete may be what filled the disk. Nothing more can be done here.
+            if let Ok((parent, _)) = self.parent(path) {
+                let _ = fs::unlinkat(&parent, PART_NAME, AtFlags::empty());
+            }
+            failure.at(path)
+        })
     }
 
     /// Sets the modes and times of all directories placed.
@@ -148,11 +154,12 @@ impl<'a> Placer<'a> {
         let file = File::from(made);
         // A file with holes gets its length at the end; its data may end before.
         let sparse = content.is_sparse();
-        while let Some((offset, len)) = content
-            .read_stored(&mut self.buffer)
-            .map_err(|error| Failure::Archive(ReadError::Io(error)))?
-        {
-            file.write_all_at(&self.buffer[..len], offset)?;
+        loop {
+            match content.read_stored(&mut self.buffer) {
+                Ok(Some((offset, len))) => file.write_all_at(&self.buffer[..len], offset)?,
+                Ok(None) => break,
+                Err(error) => return Err(Failure::Archive(content.content_error(error))),
+            }
         }
         if sparse {
             file.set_len(size)?;
@@ -287,11 +294,7 @@ impl<'a> Placer<'a> {
             None | Some(FileType::RegularFile) => {}
             Some(FileType::Directory) => {
                 match fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-                    Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                        // Not needed any more, and nothing else would ever remove it.
-                        let _ = fs::unlinkat(parent, PART_NAME, AtFlags::empty());
-                        return Err(Failure::NotEmpty);
-                    }
+                    Err(Errno::NOTEMPTY | Errno::EXIST) => return Err(Failure::NotEmpty),
                     other => other?,
                 }
                 self.parents.forget();

@@ -236,6 +236,14 @@ impl<R: Read> Reader<R> {
         Ok(Some((offset, got)))
     }
 
+    /// What it means that reading the current member's content failed.
+    pub fn content_error(&self, error: io::Error) -> ReadError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => ReadError::Truncated { at: self.at },
+            _ => ReadError::Io(error),
+        }
+    }
+
     fn member(
         &mut self,
         block: &[u8; BLOCK],

@@ -1,0 +1,101 @@
+//! What became of an update, for the running system to read: the original leaves its client to
+//! guess (upgrader spec, section 11).
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+
+/// The content of the result file, one JSON object.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub outcome: Ending,
+    /// The error and its causes, outermost first; empty if there was none.
+    pub reason: Vec<String>,
+    /// What can be done about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Whether the system was made anew; not known if the command file was not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full: Option<bool>,
+    /// The tarballs of the command file, in order.
+    pub files: Vec<String>,
+    /// The number in the name of the last version file, which is the image's version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// All of it is installed.
+    Installed,
+    /// Nothing was changed.
+    Refused,
+    /// The system is mixed and must not be booted. Starting again continues.
+    Interrupted,
+}
+
+impl Outcome {
+    /// Of a run over these tarballs.
+    pub fn new(outcome: Ending, files: Vec<String>) -> Self {
+        let version = files.iter().rev().find_map(|name| version(name));
+        Self {
+            outcome,
+            reason: Vec::new(),
+            hint: None,
+            full: None,
+            files,
+            version,
+        }
+    }
+
+    /// Writes it to `path`, complete or not at all.
+    pub fn write(&self, path: &Utf8Path) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        let part = Utf8PathBuf::from(format!("{path}.part"));
+        let mut file = File::create(&part)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&part, path)?;
+        File::open(path.parent().unwrap_or(path))?.sync_all()
+    }
+}
+
+/// `version-22.tar.xz` gives 22 (server spec, section 7).
+fn version(name: &str) -> Option<u32> {
+    name.strip_prefix("version-")?
+        .strip_suffix(".tar.xz")?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_is_one_json_object() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::try_from(directory.path().join("result.json")).unwrap();
+        let files = vec![
+            "ubuntu-0a.tar.xz".to_owned(),
+            "version-22.tar.xz".to_owned(),
+        ];
+        let mut outcome = Outcome::new(Ending::Refused, files);
+        outcome.reason = vec!["no".into()];
+        outcome.write(&path).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let want = serde_json::json!({
+            "outcome": "refused",
+            "reason": ["no"],
+            "files": ["ubuntu-0a.tar.xz", "version-22.tar.xz"],
+            "version": 22,
+        });
+        assert_eq!(read, want);
+    }
+}

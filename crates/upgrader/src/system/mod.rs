@@ -1,0 +1,106 @@
+//! Where the system is and how it is made accessible: the seam between the steps of an update
+//! and the device's storage.
+
+mod device;
+mod directory;
+
+use std::io;
+
+use camino::Utf8PathBuf;
+use system_image_delta::Root;
+
+use crate::config::SystemAt;
+use device::Device;
+use directory::Directory;
+
+/// A place for the system that is changed while nobody uses it.
+///
+/// Steps come in the order format, mount, changes, unmount; each may be repeated after an
+/// interruption.
+pub trait Deployment: std::fmt::Debug {
+    /// Finds out whether the other steps can be taken. Changes nothing.
+    fn check(&self) -> Result<(), SystemError>;
+    /// Makes the system empty.
+    fn format(&self) -> Result<(), SystemError>;
+    /// Makes the system accessible. What an interrupted run left mounted is put in order first.
+    fn mount(&self) -> Result<Root, SystemError>;
+    /// Puts the system away, everything on the disk.
+    fn unmount(&self, root: Root) -> Result<(), SystemError>;
+}
+
+/// Why the place for the system cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// The path is not what the settings say it is.
+    #[error("`{path}` is no {wanted}")]
+    Kind {
+        /// The path of the settings.
+        path: Utf8PathBuf,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The path concerned.
+        path: Utf8PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A program that is needed cannot be run.
+    #[error("cannot run `{program}`")]
+    Run {
+        /// Its name.
+        program: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A program failed.
+    #[error("`{program}` failed with {status}: {output}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// The end of what it said.
+        output: String,
+    },
+    /// The device is in use somewhere else.
+    #[error("`{device}` is mounted on `{mountpoint}`")]
+    InUse {
+        /// The block device.
+        device: Utf8PathBuf,
+        /// Where it is mounted.
+        mountpoint: Utf8PathBuf,
+    },
+    /// Something else is mounted where the system is to be.
+    #[error("something else than `{device}` is mounted on `{mountpoint}`")]
+    Occupied {
+        /// The block device of the settings.
+        device: Utf8PathBuf,
+        /// The mount point of the settings.
+        mountpoint: Utf8PathBuf,
+    },
+}
+
+impl SystemError {
+    /// One line for the person at the keyboard, printed after `hint:`.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Kind { .. } => Some("check `[system]` in the configuration"),
+            Self::Run { .. } => Some("the recovery needs e2fsprogs"),
+            Self::InUse { .. } | Self::Occupied { .. } => Some("unmount it first"),
+            _ => None,
+        }
+    }
+}
+
+/// The place that the settings name.
+pub fn at(place: &SystemAt) -> Box<dyn Deployment> {
+    match place.clone() {
+        SystemAt::Directory(path) => Box::new(Directory::new(path)),
+        SystemAt::Device { device, mountpoint } => Box::new(Device::new(device, mountpoint)),
+    }
+}
