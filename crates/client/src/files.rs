@@ -10,6 +10,9 @@ use camino::{Utf8Path, Utf8PathBuf};
 /// Mode of every directory that the client makes (client spec, section 16).
 const DIRECTORY_MODE: u32 = 0o2700;
 
+/// What the name of a file ends with while it is being written.
+pub const STAGED: &str = ".new";
+
 /// Makes a directory and those above it, for the client's own eyes.
 pub fn make_directory(path: &Utf8Path) -> anyhow::Result<()> {
     DirBuilder::new()
@@ -24,7 +27,7 @@ pub fn replace(path: &Utf8Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("cannot write `{path}`");
     let directory = path.parent().with_context(failed)?;
     make_directory(directory)?;
-    let staged = Utf8PathBuf::from(format!("{path}.new"));
+    let staged = Utf8PathBuf::from(format!("{path}{STAGED}"));
     (|| {
         remove(&staged)?;
         let mut file = OpenOptions::new()
@@ -35,7 +38,7 @@ pub fn replace(path: &Utf8Path, bytes: &[u8]) -> anyhow::Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&staged, path)?;
-        File::open(directory)?.sync_all()
+        sync(directory)
     })()
     .with_context(failed)
 }
@@ -68,6 +71,11 @@ pub fn remove(path: &Utf8Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Makes renames and removals in a directory durable.
+pub fn sync(directory: &Utf8Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 /// Bytes that can still be written to the file system of a directory.
