@@ -1,8 +1,8 @@
 //! Files that matter are written beside their place, synced, then renamed.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -15,10 +15,15 @@ pub const STAGED: &str = ".new";
 
 /// Makes a directory and those above it, for the client's own eyes.
 pub fn make_directory(path: &Utf8Path) -> anyhow::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(path)
+    let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
+    missing
+        .into_iter()
+        .rev()
+        .try_for_each(|path| {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            // The call that makes a directory drops the set-group-id bit.
+            fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))
+        })
         .with_context(|| format!("cannot make the directory `{path}`"))
 }
 

@@ -89,15 +89,9 @@ pub async fn fetch(
         }
     }
     room(drop_box, &missing)?;
-    let concerned = |name: &_| missing.iter().any(|(file, _)| file.signed.file() == name);
-    handover::retract(drop_box, concerned, log)?;
-    for (file, found) in &missing {
-        if let There::Other(_) = found {
-            let failed = || format!("cannot remove `{}`", file.place);
-            files::remove(&file.place).with_context(failed)?;
-        }
-    }
-
+    // Nothing of an update that was prepared before is touched until these are there: what no key
+    // may sign is not worth its payload.
+    let mut signatures = Vec::new();
     for (file, _) in &missing {
         let url = server.payload_url(&file.entry.signature);
         let text = server
@@ -105,12 +99,21 @@ pub async fn fetch(
             .fetch_small(&url, MAX_SIGNATURE)
             .await
             .with_context(|| format!("cannot fetch `{}`", file.entry.signature.relative()))?;
-        // What no key may sign is not worth its payload.
         let _ = signers
             .verifier(&text)
             .map_err(|error| unsigned(file, error))?;
+        signatures.push(text);
+    }
+    let concerned = |name: &_| missing.iter().any(|(file, _)| file.signed.file() == name);
+    handover::retract(drop_box, concerned, log)?;
+    for ((file, found), text) in missing.iter().zip(signatures) {
+        if let There::Other(_) = found {
+            let failed = || format!("cannot remove `{}`", file.place);
+            files::remove(&file.place).with_context(failed)?;
+        }
         files::replace(&file.signature, &text)?;
     }
+
     let lacking = missing
         .iter()
         .filter(|(_, found)| *found != There::Content)

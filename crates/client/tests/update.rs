@@ -240,7 +240,7 @@ fn a_download_that_was_cut_off_is_resumed_by_the_next_run() {
     let tree = Published::new(&keys).full(1);
     let web = tree.serve();
     let device = Device::new(&keys).served_by(&web);
-    web.fails(FULL_1, Fault::Cut(300_000));
+    web.fails(FULL_1, Fault::Cut(150_000));
     let err = refuse(&device, &["-p", "0"]);
     assert!(err.contains("The connection was closed"), "{err}");
     web.recovers();
