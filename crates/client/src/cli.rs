@@ -23,7 +23,7 @@ use crate::log::Log;
 use crate::meter::{Meter, Meters};
 use crate::server::Server;
 use crate::session::{self, DeviceIndex, Facts, Failure, Session, with_fresh_keys};
-use crate::update::{self, NoRoom};
+use crate::update::{self, BadName, NoRoom};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -83,7 +83,9 @@ fn failure(error: &anyhow::Error) -> ExitCode {
 fn hint(error: &anyhow::Error) -> Option<String> {
     let own = error.chain().find_map(|cause| {
         let config = cause.downcast_ref().map(BadConfig::hint);
-        config.or_else(|| cause.downcast_ref().map(NoRoom::hint))
+        let room = || cause.downcast_ref().map(NoRoom::hint);
+        let name = || Some(cause.downcast_ref::<BadName>()?.hint().to_owned());
+        config.or_else(room).or_else(name)
     });
     own.or_else(|| session::hint(error))
 }

@@ -397,6 +397,12 @@ fn forget(place: &Utf8Path) -> anyhow::Result<()> {
 
 /// What the person at the keyboard can do about an error of a session.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
+    let form = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(VerifyError::Form(_)))
+    };
+    if error.chain().any(form) {
+        return Some("check that no proxy or log-in page answers instead of the server".to_owned());
+    }
     error.chain().find_map(hint_of)
 }
 

@@ -48,6 +48,18 @@ impl NoRoom {
     }
 }
 
+/// The index gives a file a name that is taken.
+#[derive(Debug, thiserror::Error)]
+#[error("a file of the update cannot be called `{0}` beside the others")]
+pub struct BadName(String);
+
+impl BadName {
+    /// One line for the person at the keyboard.
+    pub fn hint(&self) -> &'static str {
+        "its publisher must publish it under another name"
+    }
+}
+
 /// A file of the route and where it goes.
 #[derive(Clone, Debug)]
 struct Wanted<'a> {
@@ -165,7 +177,7 @@ fn wanted<'a>(route: &Route<'a>, config: &ClientConfig) -> anyhow::Result<Vec<Wa
         let ours = name == COMMAND_FILE || PARTIAL.iter().any(|suffix| name.ends_with(suffix));
         let news = [signed.file(), signed.signature()];
         if ours || !news.into_iter().all(|name| taken.insert(name.clone())) {
-            bail!("a file of the update cannot be called `{name}` beside the others");
+            bail!(BadName(name.to_owned()));
         }
         wanted.push(Wanted {
             entry,

@@ -45,7 +45,7 @@ fn each_document_fails(fault: Fault, wants: &[&str]) {
                 let err = refuse(&device, &["-p", "0"]);
                 let said = wants.iter().any(|want| err.contains(want));
                 assert!(said, "{path} {fault:?}: {err}");
-                assert!(err.contains(path.trim_start_matches('/')), "{path}: {err}");
+                assert!(err.contains(stem(path)), "{path}: {err}");
                 assert_eq!(prepared(&device).unwrap()[0], "ubuntu-1.full.tar.xz");
                 give_up_later(&device);
                 web.recovers();
@@ -54,6 +54,12 @@ fn each_document_fails(fault: Fault, wants: &[&str]) {
             });
         }
     });
+}
+
+/// A document's name without what a keyring or a signature adds to it.
+fn stem(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap();
+    name.split('.').next().unwrap()
 }
 
 fn give_up_later(device: &Device) {

@@ -49,7 +49,7 @@ fn impatient(device: &Device) {
 
 /// Lets the device give up on a silent server before a test gets tired.
 pub(crate) fn give_up_soon(device: &Device) {
-    let text = "[downloads]\nconnect_timeout: 0.2s\nstall_timeout: 0.3s\n";
+    let text = "[downloads]\nconnect_timeout: 0.5s\nstall_timeout: 0.5s\n";
     device.configure("06_downloads.ini", text);
 }
 
