@@ -17,7 +17,7 @@ use crate::table::Table;
 /// Runs it below `target`, with the programs of `programs`.
 pub fn run(target: &Utf8Path, programs: &Utf8Path, scale: Scale) -> anyhow::Result<()> {
     let (name, key_type, level) = match scale {
-        Scale::Minimal => ("minimal", "rsa4096", 3),
+        Scale::Minimal => ("minimal", "rsa4096", 2),
         Scale::Small => ("small", "ed25519", 1),
     };
     let [first, second] = images::build(&target.join("demo").join(name), scale)?;

@@ -213,7 +213,7 @@ fn bad_input_is_one_clear_error_and_changes_nothing() {
         .to_owned();
     let directory = server.place().to_str().unwrap().to_owned();
     let empty = path("empty.tar", &[0; 10240]);
-    let garbage = path("garbage.tar", &[b'x'; 20_000]);
+    let garbage = path("garbage.tar", &vec![b'x'; 20_000]);
     let nothing = path("nothing.tar", b"");
     let whole = fs::read(good).unwrap();
     let cut = path("cut.tar", &whole[..whole.len() / 2 - 700]);
