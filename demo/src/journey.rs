@@ -55,7 +55,7 @@ pub fn run(target: &Utf8Path, programs: &Utf8Path, scale: Scale) -> anyhow::Resu
     let more = server.payload_bytes()? - published;
     table.published("server: publish image 2", more, cost);
     let checked = server.check_with_others()?;
-    println!("gpgv, xz and tar accept all {checked} files that are published");
+    println!("gpgv, xz and tar accept all {checked} signed files that are published");
 
     device.configure(server.address, "1")?;
     print!("the client says: {}", device.dry_run()?);

@@ -46,6 +46,10 @@ fn getting_started_works_as_written() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("current build number: 2"), "{said}");
     assert!(said.contains("Upgrade path is 3"), "{said}");
+    assert!(
+        said.contains(".delta-rootfs-"),
+        "the last update is by the delta: {said}"
+    );
 }
 
 #[test]
