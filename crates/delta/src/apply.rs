@@ -139,7 +139,8 @@ pub trait Sink {
 /// `archive` is the decompressed tar stream, read once from front to back. First the paths that
 /// its member `removed` lists are deleted, each literally; then members below `system/` are
 /// placed, and all others go to `sink`. Nothing is synced: the caller does that once, before it
-/// forgets that the archive was to be applied. Memory grows with the number of directories and
+/// forgets that the archive was to be applied. A directory that is no member keeps its time,
+/// unless a crash came in between. Memory grows with the number of directories and
 /// removals, not with content.
 ///
 /// # Errors
@@ -185,9 +186,10 @@ fn remove(placer: &mut Placer<'_>, path: &MemberPath) -> io::Result<bool> {
     let Some((parent, name)) = path.split_last() else {
         return Ok(false);
     };
-    let Some(parent) = placer.parents.find(&parent)? else {
+    let Some(directory) = placer.parents.find(&parent)? else {
         return Ok(false);
     };
+    placer.enter(&parent, &directory)?;
     placer.parents.forget();
-    remove::tree(parent.as_fd(), name)
+    remove::tree(directory.as_fd(), name)
 }

@@ -4,6 +4,7 @@
 //! what was there, so a path has the old or the new content at any moment and another hard link
 //! of the old file keeps the old content. Placing the same member again gives the same tree.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,6 +34,9 @@ pub(crate) struct Placer<'a> {
     /// Directories whose mode and time are set last, because placing members in them needs
     /// permission and changes the time.
     directories: Vec<Unfinished>,
+    /// Directories that something was placed in or removed from, by inode, as links may lead to
+    /// one from several paths; with the time that each had before.
+    entered: BTreeMap<(u64, u64), (MemberPath, Mtime)>,
     buffer: Box<[u8]>,
 }
 
@@ -77,6 +81,7 @@ impl<'a> Placer<'a> {
             privileges,
             skipped: Skipped::default(),
             directories: Vec::new(),
+            entered: BTreeMap::new(),
             buffer: vec![0; COPY_BUFFER].into(),
         }
     }
@@ -118,8 +123,35 @@ impl<'a> Placer<'a> {
         })
     }
 
-    /// Sets the modes and times of all directories placed.
+    /// Notes the time of a directory before something in it changes.
+    ///
+    /// A directory that is no member keeps its time: when an update was applied is nothing that
+    /// two devices with the same image should differ in.
+    pub(crate) fn enter(&mut self, path: &MemberPath, directory: &OwnedFd) -> io::Result<()> {
+        let stat = fs::fstat(directory)?;
+        let mtime = Mtime {
+            seconds: stat.st_mtime,
+            nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        };
+        self.entered
+            .entry((stat.st_dev, stat.st_ino))
+            .or_insert_with(|| (path.clone(), mtime));
+        Ok(())
+    }
+
+    /// Sets the modes and times of all directories placed, and the times of those entered.
     pub(crate) fn finish(self) -> Result<Skipped, ApplyError> {
+        for (path, mtime) in self.entered.into_values() {
+            let restore = || match self.root.directory(path.as_bytes()) {
+                Ok(directory) => Ok(fs::futimens(&directory, &times(mtime))?),
+                Err(error) if is_absent(&error) => Ok(()),
+                Err(error) => Err(error),
+            };
+            restore().map_err(|source| ApplyError::Place {
+                path: path.clone(),
+                source,
+            })?;
+        }
         for Unfinished { path, mode, mtime } in self.directories {
             let finish = || -> io::Result<()> {
                 let directory = match self.root.directory(path.as_bytes()) {
@@ -306,7 +338,9 @@ impl<'a> Placer<'a> {
 
     fn parent(&mut self, path: &MemberPath) -> io::Result<(std::rc::Rc<OwnedFd>, Box<[u8]>)> {
         let (parent, name) = path.split_last().ok_or(Errno::ISDIR)?;
-        Ok((self.parents.find_or_make(&parent)?, name.into()))
+        let directory = self.parents.find_or_make(&parent)?;
+        self.enter(&parent, &directory)?;
+        Ok((directory, name.into()))
     }
 
     fn leads_to_directory(&self, path: &MemberPath) -> io::Result<bool> {
