@@ -5,12 +5,13 @@ use std::{fs, io};
 
 use anyhow::Context;
 use camino::Utf8Path;
+use system_image_durable as durable;
 use system_image_formats::command::{Command, CommandFile, SignedFile};
 use system_image_formats::config::{ClientConfig, Gpg};
 use system_image_formats::name::{FileName, NameError};
 use system_image_planner::Route;
 
-use crate::files::{self, STAGED};
+use crate::files;
 use crate::log::Log;
 
 /// The name of the command file.
@@ -23,7 +24,7 @@ const MAX_KEYRING: usize = 4 << 20;
 const MAX_COMMAND_FILE: usize = 4 << 20;
 
 /// What the names of files that are not complete end with.
-pub const PARTIAL: [&str; 3] = [".part", ".part.info", STAGED];
+pub const PARTIAL: [&str; 3] = [".part", ".part.info", ".new"];
 
 /// The commands that apply a route.
 pub fn commands(keyrings: &[FileName], route: &Route<'_>) -> Result<CommandFile, NameError> {
@@ -62,7 +63,7 @@ pub fn prepare(
             (place.clone(), drop_box.join(name.as_str())),
             (place.with_file_name(&signature), drop_box.join(signature)),
         ] {
-            let content = files::read(&from, MAX_KEYRING)
+            let content = durable::read(&from, MAX_KEYRING)
                 .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
                 .with_context(|| format!("cannot read `{from}`"))?;
             if fs::read(&to).ok().as_deref() != Some(&content[..]) {
@@ -105,7 +106,7 @@ pub fn retract(
 ) -> anyhow::Result<()> {
     let path = drop_box.join(COMMAND_FILE);
     let failed = || format!("cannot take back `{path}`");
-    let Some(bytes) = files::read(&path, MAX_COMMAND_FILE).with_context(failed)? else {
+    let Some(bytes) = durable::read(&path, MAX_COMMAND_FILE).with_context(failed)? else {
         return Ok(());
     };
     // One that cannot be read may name anything.
@@ -117,8 +118,8 @@ pub fn retract(
     });
     if concerned {
         log.info("taking back the prepared update, whose files are replaced");
-        files::remove(&path)
-            .and_then(|()| files::sync(drop_box))
+        durable::remove(&path)
+            .and_then(|()| durable::sync_directory(drop_box))
             .with_context(failed)?;
     }
     Ok(())
@@ -155,7 +156,7 @@ fn clean_up(drop_box: &Utf8Path, commands: &CommandFile, log: &Log) -> anyhow::R
                 "removing {}, which belongs to no update",
                 entry.path()
             ));
-            files::remove(entry.path())
+            durable::remove(entry.path())
                 .with_context(|| format!("cannot remove `{}`", entry.path()))?;
         }
     }

@@ -9,6 +9,7 @@ use std::io;
 
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
+use system_image_durable as durable;
 use system_image_fetch::FetchError;
 use system_image_formats::channels::{Channel, Channels, DeviceEntry};
 use system_image_formats::config::ClientConfig;
@@ -114,7 +115,7 @@ impl Session {
     /// Loads the keyrings and the channels.
     pub async fn open(server: &Server, facts: Facts<'_>, fresh: Fresh) -> Result<Self, Failure> {
         let gpg = &facts.config.gpg;
-        let anchor = files::read(&gpg.archive_master, MAX_KEYRING)
+        let anchor = durable::read(&gpg.archive_master, MAX_KEYRING)
             .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
             .map_err(|source| NoAnchor {
                 path: gpg.archive_master.clone(),
@@ -374,8 +375,8 @@ fn signature_place(place: &Utf8Path) -> Utf8PathBuf {
 
 /// A keyring of an earlier run, if it can be read.
 fn kept(place: &Utf8Path) -> Option<Signed> {
-    let bytes = files::read(place, MAX_KEYRING).ok()??;
-    let signature = files::read(&signature_place(place), MAX_SIGNATURE).ok()??;
+    let bytes = durable::read(place, MAX_KEYRING).ok()??;
+    let signature = durable::read(&signature_place(place), MAX_SIGNATURE).ok()??;
     Some(Signed { bytes, signature })
 }
 
@@ -390,8 +391,8 @@ fn keep(place: &Utf8Path, signed: &Signed) -> anyhow::Result<()> {
 }
 
 fn forget(place: &Utf8Path) -> anyhow::Result<()> {
-    files::remove(place)
-        .and_then(|()| files::remove(&signature_place(place)))
+    durable::remove(place)
+        .and_then(|()| durable::remove(&signature_place(place)))
         .with_context(|| format!("cannot remove `{place}`"))
 }
 

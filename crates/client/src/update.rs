@@ -10,11 +10,11 @@ use std::io::{self, Seek};
 
 use anyhow::{Context, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
-use sha2::Digest as _;
+use system_image_durable as durable;
 use system_image_fetch::{Progress, Request, Size as FileSize};
-use system_image_formats::checksum::Sha256;
 use system_image_formats::command::SignedFile;
 use system_image_formats::config::ClientConfig;
+use system_image_formats::hash::Hasher;
 use system_image_formats::index::FileEntry;
 use system_image_formats::keyring::KeyringType;
 use system_image_planner::Route;
@@ -121,7 +121,7 @@ pub async fn fetch(
     for ((file, found), text) in missing.iter().zip(signatures) {
         if let There::Other(_) = found {
             let failed = || format!("cannot remove `{}`", file.place);
-            files::remove(&file.place).with_context(failed)?;
+            durable::remove(&file.place).with_context(failed)?;
         }
         files::replace(&file.signature, &text)?;
     }
@@ -201,17 +201,16 @@ fn there(file: &Wanted<'_>, signers: &Signers<'_>) -> anyhow::Result<There> {
     if size != file.entry.size {
         return Ok(There::Other(size));
     }
-    let text = files::read(&file.signature, MAX_SIGNATURE).with_context(unreadable)?;
+    let text = durable::read(&file.signature, MAX_SIGNATURE).with_context(unreadable)?;
     if let Some(Ok(digest)) = text.map(|text| signers.verify_reader(&data, &text)) {
         let good = *digest == file.entry.checksum;
         return Ok(if good { There::All } else { There::Other(size) });
     }
-    let mut hasher = sha2::Sha256::new();
+    let mut hasher = Hasher::default();
     data.rewind()
         .and_then(|()| io::copy(&mut data, &mut hasher))
         .with_context(unreadable)?;
-    let digest: [u8; 32] = hasher.finalize().into();
-    let good = Sha256::from(digest) == file.entry.checksum;
+    let good = hasher.finish() == file.entry.checksum;
     Ok(if good {
         There::Content
     } else {
@@ -222,14 +221,14 @@ fn there(file: &Wanted<'_>, signers: &Signers<'_>) -> anyhow::Result<There> {
 /// Checks a file that was just fetched: its digest was enforced while it came in.
 fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
     let name = &file.place;
-    let text = files::read(&file.signature, MAX_SIGNATURE)
+    let text = durable::read(&file.signature, MAX_SIGNATURE)
         .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
         .with_context(|| format!("cannot read `{}`", file.signature))?;
     let data = File::open(name).with_context(|| format!("cannot read `{name}`"))?;
     match signers.verify_reader(data, &text) {
         Ok(digest) if *digest == file.entry.checksum => Ok(()),
         Ok(digest) => {
-            files::remove(name)?;
+            durable::remove(name)?;
             let want = file.entry.checksum;
             Err(anyhow!(
                 "`{name}` has checksum {} on the disk, the index says {want}",
@@ -238,7 +237,7 @@ fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
             .into())
         }
         Err(error) => {
-            files::remove(&file.signature)?;
+            durable::remove(&file.signature)?;
             Err(unsigned(file, error))
         }
     }

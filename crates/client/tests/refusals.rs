@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, thread};
 
 use support::{prepared, refuse, succeed};
 use system_image_formats::keyring::KeyringType;
@@ -178,6 +178,8 @@ fn with(kind: KeyringType, keys: &Keys, change: impl FnOnce(&mut Keyring)) -> Ke
     keyring
 }
 
+type Change = fn(&mut Keyring);
+
 #[test]
 fn keyrings_of_another_type_or_model_or_time_are_refused() {
     use KeyringType::{ArchiveMaster, DeviceSigning, ImageMaster, ImageSigning};
@@ -186,9 +188,9 @@ fn keyrings_of_another_type_or_model_or_time_are_refused() {
         (ImageSigning, SIGNING),
         (DeviceSigning, "/stable/lamp/device-signing.tar.xz"),
     ] {
-        let cases: [(&str, fn(&mut Keyring)); 3] = [
+        let cases: [(&str, Change); 3] = [
             ("keyring type mismatch; wanted: ", |k| {
-                k.info.kind = ArchiveMaster
+                k.info.kind = ArchiveMaster;
             }),
             ("keyring model mismatch; wanted: lamp, got: tango", |k| {
                 k.info.model = Some("tango".parse().unwrap());
@@ -271,7 +273,7 @@ fn a_kept_keyring_that_has_expired_or_is_damaged_is_fetched_again() {
     succeed(&device, &["-n", "-p", "0"]);
     for kind in [KeyringType::ImageMaster, KeyringType::ImageSigning] {
         let old = with(kind, &keys, |keyring| {
-            keyring.info.expiry = Some(MADE + 1000)
+            keyring.info.expiry = Some(MADE + 1000);
         });
         let archive = old.pack();
         let signature = system_image_testkit::sign(keys.of(kind.signer()), &archive);
@@ -435,7 +437,7 @@ fn a_server_that_says_it_has_no_blacklist_has_none() {
 
 #[test]
 fn when_the_blacklist_does_not_come_the_last_one_counts_and_without_one_nothing_is_updated() {
-    for fault in [
+    let faults = [
         Fault::Status("500 Internal Server Error"),
         Fault::Status("403 Forbidden"),
         Fault::Garbage,
@@ -444,14 +446,17 @@ fn when_the_blacklist_does_not_come_the_last_one_counts_and_without_one_nothing_
         Fault::Endless,
         Fault::Cut(10),
         Fault::Longer,
-    ] {
-        assert_eq!(blacklist_fails(true, fault), Ok(()), "{fault:?}");
-        let err = blacklist_fails(false, fault).unwrap_err();
-        assert!(
-            err.contains("blacklist") && err.contains("\nhint: "),
-            "{fault:?}: {err}"
-        );
-    }
+    ];
+    thread::scope(|scope| {
+        for fault in faults {
+            scope.spawn(move || {
+                assert_eq!(blacklist_fails(true, fault), Ok(()), "{fault:?}");
+                let err = blacklist_fails(false, fault).unwrap_err();
+                let told = err.contains("blacklist") && err.contains("\nhint: ");
+                assert!(told, "{fault:?}: {err}");
+            });
+        }
+    });
 }
 
 #[test]

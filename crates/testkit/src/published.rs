@@ -3,17 +3,18 @@
 //! Every call leaves a tree that is whole and signed, so that a server may run meanwhile and a
 //! test may go on publishing; what is wrong with a tree is put there last.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 use camino::Utf8Path;
 use liblzma::write::XzEncoder;
-use sha2::Digest as _;
 use system_image_delta_build::{Options, delta};
 use system_image_formats::channel_ini::{ChannelIni, Port};
 use system_image_formats::channels::{Channel, Channels, DeviceEntry, SignedPath};
-use system_image_formats::checksum::Sha256;
 use system_image_formats::detail::VersionDetail;
+use system_image_formats::hash::Hasher;
 use system_image_formats::index::{FileEntry, Image, ImageKind, Index};
 use system_image_formats::keyring::KeyringType;
 use system_image_formats::name::TreePath;
@@ -82,18 +83,17 @@ impl<'k> Published<'k> {
 
     /// Publishes a full image.
     pub fn full(self, version: u32) -> Self {
-        let system = system(version).tar();
         let name = format!("ubuntu-{version}.full.tar.xz");
-        self.publish(ImageKind::FULL, version, &name, &system)
+        self.publish(ImageKind::FULL, version, &name, &payload(None, version))
     }
 
     /// Publishes a delta.
     pub fn delta(self, base: u32, version: u32) -> Self {
-        let base_version = ImageVersion::new(base);
         let name = format!("ubuntu-{version}.delta-{base}.tar.xz");
-        let kind = ImageKind::Delta { base: base_version };
-        let changes = between(&system(base), &system(version));
-        self.publish(kind, version, &name, &changes)
+        let kind = ImageKind::Delta {
+            base: ImageVersion::new(base),
+        };
+        self.publish(kind, version, &name, &payload(Some(base), version))
     }
 
     /// Changes the image that was published last.
@@ -198,12 +198,12 @@ impl<'k> Published<'k> {
         Web::of(self.store.root())
     }
 
-    fn publish(mut self, kind: ImageKind, version: u32, name: &str, system: &[u8]) -> Self {
+    fn publish(mut self, kind: ImageKind, version: u32, name: &str, payload: &[u8]) -> Self {
         let version_name = format!("version-{version}.tar.xz");
         let version = ImageVersion::new(version);
         let files = vec![
-            self.payload(0, name, system),
-            self.payload(1, &version_name, &version_file(version).tar()),
+            self.file(0, name, payload),
+            self.file(1, &version_name, &xz(&version_file(version).tar())),
         ];
         self.index.push(Image {
             kind,
@@ -218,15 +218,16 @@ impl<'k> Published<'k> {
         self.index(|_| ())
     }
 
-    fn payload(&self, order: u32, name: &str, tar: &[u8]) -> FileEntry {
-        let (place, bytes) = (format!("/pool/{name}"), xz(tar));
-        self.put_signed(&place, &bytes, self.signer);
-        let digest: [u8; 32] = sha2::Sha256::digest(&bytes).into();
+    fn file(&self, order: u32, name: &str, bytes: &[u8]) -> FileEntry {
+        let place = format!("/pool/{name}");
+        self.put_signed(&place, bytes, self.signer);
+        let mut hasher = Hasher::default();
+        hasher.update(bytes);
         FileEntry {
             order,
             path: path(&place),
             signature: path(&format!("{place}.asc")),
-            checksum: Sha256::from(digest),
+            checksum: hasher.finish(),
             size: bytes.len() as u64,
             extra: Default::default(),
         }
@@ -249,6 +250,18 @@ fn system(version: u32) -> Tree {
         .dir("usr")
         .file("usr/ballast", ballast())
         .file(format!("usr/only-in-{version}"), b"x".repeat(3000))
+}
+
+/// The archive of a full image or a delta. It does not depend on keys, so each is made once.
+fn payload(base: Option<u32>, version: u32) -> Arc<[u8]> {
+    type Made = BTreeMap<(Option<u32>, u32), Arc<[u8]>>;
+    static ARCHIVES: Mutex<Made> = Mutex::new(BTreeMap::new());
+    let mut archives = ARCHIVES.lock().unwrap();
+    let make = || match base {
+        None => xz(&system(version).tar()).into(),
+        Some(base) => xz(&between(&system(base), &system(version))).into(),
+    };
+    Arc::clone(archives.entry((base, version)).or_insert_with(make))
 }
 
 /// What tells the installed system its version.
