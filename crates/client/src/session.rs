@@ -376,7 +376,7 @@ fn signature_place(place: &Utf8Path) -> Utf8PathBuf {
 /// A keyring of an earlier run, if it can be read.
 fn kept(place: &Utf8Path) -> Option<Signed> {
     let bytes = durable::read(place, MAX_KEYRING).ok()??;
-    let signature = durable::read(&signature_place(place), MAX_SIGNATURE).ok()??;
+    let signature = durable::read(signature_place(place), MAX_SIGNATURE).ok()??;
     Some(Signed { bytes, signature })
 }
 
@@ -392,7 +392,7 @@ fn keep(place: &Utf8Path, signed: &Signed) -> anyhow::Result<()> {
 
 fn forget(place: &Utf8Path) -> anyhow::Result<()> {
     durable::remove(place)
-        .and_then(|()| durable::remove(&signature_place(place)))
+        .and_then(|()| durable::remove(signature_place(place)))
         .with_context(|| format!("cannot remove `{place}`"))
 }
 
