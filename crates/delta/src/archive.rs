@@ -254,6 +254,8 @@ pub struct Contents {
     pub members: u64,
     /// Bytes of file content that go to the system, holes included.
     pub bytes: u64,
+    /// Bytes of file content that need room on the disk for certain: those of files without holes.
+    pub solid_bytes: u64,
     /// Members that go elsewhere, in archive order.
     pub elsewhere: Vec<Route>,
 }
@@ -274,6 +276,9 @@ pub fn check(input: impl Read, limits: Limits) -> Result<Contents, ArchiveError>
             contents.members += 1;
             if let Kind::File { size } = member.header.kind {
                 contents.bytes += size;
+                if !archive.content().is_sparse() {
+                    contents.solid_bytes += size;
+                }
             }
         } else {
             contents.elsewhere.push(member.route);

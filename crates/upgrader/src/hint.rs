@@ -6,6 +6,7 @@ use system_image_trust::{ChainError, VerifyError};
 use crate::config::ConfigError;
 use crate::drop_box::DropBoxError;
 use crate::plan::PlanError;
+use crate::run::NoRoom;
 use crate::system::SystemError;
 
 /// The first hint that the error or one of its causes has.
@@ -19,6 +20,8 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             error.hint()
         } else if let Some(error) = cause.downcast_ref::<VerifyError>() {
             error.hint()
+        } else if cause.is::<NoRoom>() {
+            Some("the image is too large for this device")
         } else if cause.is::<ConfigError>() {
             Some("the settings and their meaning are in `docs/upgrader.md`")
         } else if let Some(DropBoxError::Read { .. }) = cause.downcast_ref() {

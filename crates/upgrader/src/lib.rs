@@ -27,3 +27,8 @@ pub mod system;
 pub mod tarball;
 
 pub use run::{Failure, run};
+
+/// Tells those who read the log, on standard error.
+pub(crate) fn log(line: &str) {
+    eprintln!("{}", system_image_report::printable(line));
+}

@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use system_image_delta::{Root, Skipped};
 use system_image_formats::command::CommandFile;
+use system_image_report::Size;
 use system_image_trust::Now;
 
 use crate::config::Settings;
@@ -21,6 +22,7 @@ use crate::drop_box::{DropBox, DropBoxError};
 use crate::hint::hint;
 use crate::journal::{Journal, Noted};
 use crate::keyrings;
+use crate::log;
 use crate::outcome::{Ending, Outcome};
 use crate::plan::{Plan, Step};
 use crate::progress::Progress;
@@ -181,6 +183,7 @@ impl Run<'_> {
             .verify(&plan, noted.done, &*deployment, &mut progress)
             .and_then(|ready| {
                 if state == State::Fresh {
+                    check_room(&ready, &*deployment)?;
                     self.journal
                         .begin()
                         .context("cannot rename the command file")?;
@@ -352,6 +355,37 @@ impl Run<'_> {
     }
 }
 
+/// Refuses a tarball whose files cannot fit, whatever is removed before.
+///
+/// Only each by itself: the next one may replace the files of the one before.
+fn check_room(tarballs: &VecDeque<Tarball>, deployment: &dyn Deployment) -> Result<(), NoRoom> {
+    let capacity = match deployment.capacity() {
+        Ok(Some(capacity)) => capacity,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            log(&format!("not known how much fits: {error}"));
+            return Ok(());
+        }
+    };
+    match tarballs.iter().find(|t| t.solid_bytes > capacity) {
+        None => Ok(()),
+        Some(tarball) => Err(NoRoom {
+            name: tarball.signed.file().to_string(),
+            bytes: Size(tarball.solid_bytes),
+            capacity: Size(capacity),
+        }),
+    }
+}
+
+/// A tarball that cannot fit. Nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+#[error("`{name}` has {bytes} of files, the system's file system only {capacity}")]
+pub struct NoRoom {
+    name: String,
+    bytes: Size,
+    capacity: Size,
+}
+
 fn plan(noted: &Noted) -> anyhow::Result<Plan> {
     let file = CommandFile::parse(&noted.text).context("cannot read the command file")?;
     Ok(Plan::of(&file)?)
@@ -395,8 +429,4 @@ fn report(settings: &Settings, ending: Ending, plan: Option<&Plan>, error: Optio
     if let Err(error) = outcome.write(&settings.result) {
         log(&format!("cannot write `{}`: {error}", settings.result));
     }
-}
-
-fn log(line: &str) {
-    eprintln!("{}", system_image_report::printable(line));
 }

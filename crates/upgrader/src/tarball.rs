@@ -29,6 +29,8 @@ pub struct Tarball {
     pub signed: SignedFile,
     /// Members that do not go to the system and were left out, for the log.
     pub left_out: Vec<Route>,
+    /// Bytes that its files have in the system for certain once it is applied.
+    pub solid_bytes: u64,
     file: File,
     digest: Verified<Sha256>,
 }
@@ -149,6 +151,7 @@ impl Tarball {
         Ok(Self {
             signed: signed.clone(),
             left_out,
+            solid_bytes: contents.solid_bytes,
             file,
             digest,
         })

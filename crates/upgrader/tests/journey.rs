@@ -4,7 +4,8 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::process::Command;
 
 use support::{Device, Publisher, between, expected, key, sign, xz};
@@ -131,6 +132,86 @@ fn a_system_on_a_block_device_is_formatted_mounted_and_put_away() {
 }
 
 #[test]
+fn a_program_that_outlived_its_upgrader_is_waited_for() {
+    let Some(loop_device) = LoopDevice::attach(64 << 20) else {
+        eprintln!("not root: there is no block device to be busy, so it is not tested");
+        return;
+    };
+    let device = Device::new();
+    let place = format!(
+        "device = {:?}\nmountpoint = {:?}",
+        loop_device.path,
+        device.system()
+    );
+    device.configure(&place);
+    device.full(&one());
+    // As `mkfs.ext4` has it open.
+    let orphan = fs::File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed())
+        .open(&loop_device.path)
+        .unwrap();
+    let mut upgrader = device.start_logging();
+    let mut log = BufReader::new(upgrader.stderr.take().unwrap()).lines();
+    log.find(|line| {
+        line.as_ref()
+            .unwrap()
+            .contains("waiting for another program")
+    })
+    .unwrap();
+    assert!(upgrader.try_wait().unwrap().is_none(), "it waits");
+    drop(orphan);
+    log.for_each(drop);
+    assert!(upgrader.wait().unwrap().success());
+    loop_device.mount(&device.system());
+    let fresh = tempfile::tempdir().unwrap();
+    expected(&one(), fresh.path());
+    assert_same(&device.system(), fresh.path(), "after the wait");
+}
+
+#[test]
+fn an_image_that_cannot_fit_is_refused_before_the_system_is_formatted() {
+    let Some(loop_device) = LoopDevice::attach(16 << 20) else {
+        eprintln!("not root: there is no small device, so it is not tested");
+        return;
+    };
+    let device = Device::new();
+    let on_device = format!(
+        "device = {:?}\nmountpoint = {:?}",
+        loop_device.path,
+        device.system()
+    );
+    device.configure(&on_device);
+    device.full(&one());
+    device.upgrade_well();
+    let too_large = one().file("large", vec![0; 20 << 20]);
+    let refused = |device: &Device| {
+        let output = device.upgrade();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(
+            errors.contains("MB of files, the system's file system only"),
+            "{errors}"
+        );
+        assert!(errors.contains("hint: the image is too large"), "{errors}");
+    };
+    device.full(&too_large);
+    refused(&device);
+    device.deltas(&[&one(), &too_large]);
+    refused(&device);
+    loop_device.mount(&device.system());
+    let fresh = tempfile::tempdir().unwrap();
+    expected(&one(), fresh.path());
+    assert_same(&device.system(), fresh.path(), "as it was");
+    // The same where something else has mounted it.
+    let in_directory = Device::new();
+    in_directory.configure(&format!("directory = {:?}", device.system()));
+    in_directory.full(&too_large);
+    refused(&in_directory);
+    assert_same(&device.system(), fresh.path(), "as it was");
+}
+
+#[test]
 fn a_full_disk_is_one_clear_error_and_a_smaller_image_helps() {
     // Only a file system of its own can be full; without root there is none.
     let Some(loop_device) = LoopDevice::attach(16 << 20) else {
@@ -144,7 +225,8 @@ fn a_full_disk_is_one_clear_error_and_a_smaller_image_helps() {
         device.system()
     );
     device.configure(&place);
-    device.full(&one().file("large", vec![0; 20 << 20]));
+    // The file would fit if the file system kept nothing for itself.
+    device.full(&one().file("large", vec![0; 15 << 20]));
     for _ in 0..2 {
         let output = device.upgrade();
         let errors = String::from_utf8(output.stderr).unwrap();

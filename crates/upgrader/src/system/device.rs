@@ -1,16 +1,19 @@
 //! A system on a block device with an ext4 file system, mounted only while it is changed.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::{major, minor};
+use rustix::fs::{OFlags, major, minor};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use system_image_delta::Root;
 
 use super::{Deployment, SystemError};
+use crate::log;
 
 /// Makes the file system. Older recoveries' e2fsck must be able to check it later, so what it
 /// does not know stays off (upgrader spec, section 9).
@@ -31,6 +34,10 @@ const FSCK: (&str, [&str; 2]) = ("e2fsck", ["-f", "-y"]);
 /// What e2fsck says when errors were found and all corrected.
 const CORRECTED: i32 = 1;
 
+/// How often to ask whether the device is free, and how long to wait in between. Five minutes: a
+/// `mkfs.ext4` that outlived its upgrader writes all inode tables of a large, slow card.
+const PATIENCE: (u32, Duration) = (1500, Duration::from_millis(200));
+
 /// The device and its mount point.
 #[derive(Debug)]
 pub(super) struct Device {
@@ -50,6 +57,34 @@ impl Device {
                 .map_err(|error| failed("unmount", &self.mountpoint, error.into()))?;
         }
         Ok(())
+    }
+
+    /// Waits until no other program has the device for itself. A killed upgrader leaves the
+    /// `mkfs.ext4` or `e2fsck` that it had started, and two at once would spoil the file system.
+    fn wait_until_free(&self) -> Result<(), SystemError> {
+        let (attempts, pause) = PATIENCE;
+        for attempt in 0..attempts {
+            let opened = File::options()
+                .read(true)
+                .custom_flags(OFlags::EXCL.bits().cast_signed())
+                .open(&self.device);
+            match opened {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
+                    return Err(failed("open", &self.device, error));
+                }
+                Err(_) => {}
+            }
+            if attempt == 0 {
+                log(&format!(
+                    "waiting for another program to let go of `{}`",
+                    self.device
+                ));
+            }
+            sleep(pause);
+        }
+        let device = self.device.clone();
+        Err(SystemError::Busy { device })
     }
 
     /// Whether the device, and only it, is mounted on its mount point and nowhere else.
@@ -119,8 +154,15 @@ impl Deployment for Device {
         Ok(())
     }
 
+    fn capacity(&self) -> Result<Option<u64>, SystemError> {
+        let size = File::open(&self.device).and_then(|mut device| device.seek(SeekFrom::End(0)));
+        let size = size.map_err(|error| failed("ask for the size of", &self.device, error))?;
+        Ok(Some(size))
+    }
+
     fn format(&self) -> Result<(), SystemError> {
         self.leave()?;
+        self.wait_until_free()?;
         run(MKFS.0, &MKFS.1, &self.device, 0)?;
         File::open(&self.device)
             .and_then(|device| device.sync_all())
@@ -129,6 +171,7 @@ impl Deployment for Device {
 
     fn mount(&self) -> Result<Root, SystemError> {
         self.leave()?;
+        self.wait_until_free()?;
         run(FSCK.0, &FSCK.1, &self.device, CORRECTED)?;
         let (device, mountpoint) = (self.device.as_std_path(), self.mountpoint.as_std_path());
         mount(device, mountpoint, c"ext4", MountFlags::empty(), None)

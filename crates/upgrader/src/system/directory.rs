@@ -3,9 +3,14 @@
 use std::io;
 
 use camino::Utf8PathBuf;
+use rustix::fs::{FsWord, fstatfs};
 use system_image_delta::Root;
 
 use super::{Deployment, SystemError};
+
+/// File systems that need a byte for each byte, by their magic numbers (`statfs(2)`): ext2 to
+/// ext4, XFS, tmpfs. Others compress or share blocks, and nobody knows what fits.
+const PLAIN: [FsWord; 3] = [0xef53, 0x5846_5342, 0x0102_1994];
 
 /// The directory.
 #[derive(Debug)]
@@ -40,6 +45,15 @@ impl Directory {
 impl Deployment for Directory {
     fn check(&self) -> Result<(), SystemError> {
         self.open().map(|_| ())
+    }
+
+    fn capacity(&self) -> Result<Option<u64>, SystemError> {
+        let found = fstatfs(self.open()?);
+        let found = found.map_err(|error| self.failed("ask for the size of", error.into()))?;
+        let block = u64::try_from(found.f_bsize).unwrap_or(0);
+        let bytes = found.f_blocks.saturating_mul(block);
+        // A tmpfs without a limit says 0.
+        Ok((PLAIN.contains(&found.f_type) && bytes > 0).then_some(bytes))
     }
 
     fn format(&self) -> Result<(), SystemError> {

@@ -20,6 +20,8 @@ use directory::Directory;
 pub trait Deployment: std::fmt::Debug {
     /// Finds out whether the other steps can be taken. Changes nothing.
     fn check(&self) -> Result<(), SystemError>;
+    /// Bytes that the system can hold at most, as far as that can be told without a change.
+    fn capacity(&self) -> Result<Option<u64>, SystemError>;
     /// Makes the system empty.
     fn format(&self) -> Result<(), SystemError>;
     /// Makes the system accessible. What an interrupted run left mounted is put in order first.
@@ -75,6 +77,12 @@ pub enum SystemError {
         /// Where it is mounted.
         mountpoint: Utf8PathBuf,
     },
+    /// Another program has the device open and did not let go of it.
+    #[error("`{device}` is in use by another program")]
+    Busy {
+        /// The block device.
+        device: Utf8PathBuf,
+    },
     /// Something else is mounted where the system is to be.
     #[error("something else than `{device}` is mounted on `{mountpoint}`")]
     Occupied {
@@ -91,6 +99,7 @@ impl SystemError {
         match self {
             Self::Kind { .. } => Some("check `[system]` in the configuration"),
             Self::Run { .. } => Some("the recovery needs e2fsprogs"),
+            Self::Busy { .. } => Some("stop the program, or wait until it is done"),
             Self::InUse { .. } | Self::Occupied { .. } => Some("unmount it first"),
             _ => None,
         }

@@ -208,6 +208,15 @@ impl Device {
             .unwrap()
     }
 
+    /// Starts it with its log readable.
+    pub(crate) fn start_logging(&self) -> Child {
+        self.program()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
     /// The names in the drop box, sorted.
     pub(crate) fn dropped(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("cache/recovery")).unwrap();

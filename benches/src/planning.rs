@@ -1,0 +1,233 @@
+//! Planning: by itself, and as a device's whole check for updates.
+
+use std::fs;
+
+use anyhow::{Context, ensure};
+use camino::Utf8Path;
+use serde_json::Map;
+use system_image_demo::measure::{Cost, Step};
+use system_image_demo::server::{CHANNEL, DEVICE, Server};
+use system_image_formats::channels::Channels;
+use system_image_formats::index::{FileEntry, Image, ImageKind, Index};
+use system_image_formats::keyring::KeyringType;
+use system_image_formats::name::{ChannelName, TreePath};
+use system_image_formats::time::GeneratedAt;
+use system_image_formats::version::{ImageVersion, Percentage};
+use system_image_store::{Directory, Store};
+use system_image_trust::SecretKey;
+
+use crate::contest::{Side, contest};
+use crate::lab::Lab;
+use crate::table::{Reference, Table};
+use crate::task::Task;
+
+/// Deltas that lead to each version, from the ones before it.
+const DELTAS: u32 = 10;
+
+/// Images of the index that the original's figures for a dry run were taken with.
+const DRY_RUN_IMAGES: usize = 4999;
+
+/// Debian's own: one that a version manager puts in front of it takes ten times as long to start.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// When the index was made, in Unix seconds.
+const MADE: i64 = 1_750_000_000;
+
+/// What the original needs for `--dry-run` over [`DRY_RUN_IMAGES`].
+const DRY_RUN: Reference = Reference {
+    cpu: (0.67, 2.7),
+    memory: 90.0,
+};
+
+/// What the original needs for `--info`.
+const INFO: Reference = Reference {
+    cpu: (0.2, 0.2),
+    memory: 37.0,
+};
+
+pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
+    for versions in [1000, 5000] {
+        let what = format!("planning alone, {versions} versions, {DELTAS} deltas to each");
+        let mut ours = [Side::new("planner", || {
+            let (printed, whole) = Task::Plan { versions }.measure()?;
+            let planning: Cost = serde_json::from_str(&printed)?;
+            // The index is in memory, too.
+            Ok(Cost {
+                memory: whole.memory,
+                ..planning
+            })
+        })];
+        let costs = contest(&what, lab.short_rounds, &mut ours)?;
+        table.row(&what, [("planner, index in memory", &costs[0])], None);
+    }
+
+    let (server, _) = Server::set_up(&lab.path("planning")?, &lab.programs, "ed25519", 0)?;
+    let document = publish(&server)?;
+    let device = lab.path("device")?;
+    configure(&device, &server)?;
+    let serving = server.serve()?;
+    let client = |option: &str| -> anyhow::Result<(String, Cost)> {
+        let config = device.join("config.d");
+        let step = lab.program("system-image-cli")?;
+        let arguments = ["-C", config.as_str(), option, "-p", "0"];
+        step.args(arguments).succeed()
+    };
+    // The first run fetches the keyrings, which stay.
+    let (said, _) = client("--dry-run")?;
+    ensure!(said.contains("Upgrade path is"), "no update: {said}");
+
+    let what = format!("system-image-cli --dry-run, {DRY_RUN_IMAGES} images");
+    let reader = "import json, sys; json.load(open(sys.argv[1]))";
+    let mut sides = vec![Side::new("ours", || Ok(client("--dry-run")?.1))];
+    let with_python = Step::new(PYTHON)?
+        .args(["--version"])
+        .finish(true)
+        .is_ok_and(|(output, _)| output.status.success());
+    if with_python {
+        sides.push(Side::new("python3", || {
+            let step = Step::new(PYTHON)?.args(["-c", reader, document.as_str()]);
+            Ok(step.succeed()?.1)
+        }));
+    }
+    let costs = contest(&what, lab.short_rounds, &mut sides)?;
+    let names = ["system-image-cli", "python3, only parsing that index"];
+    table.row(&what, names.into_iter().zip(&costs), Some(DRY_RUN));
+    drop(sides);
+
+    let what = "system-image-cli --info";
+    let mut sides = vec![Side::new("ours", || Ok(client("--info")?.1))];
+    if with_python {
+        sides.push(Side::new("python3", || {
+            Ok(Step::new(PYTHON)?.args(["-c", "pass"]).succeed()?.1)
+        }));
+    }
+    let costs = contest(what, lab.short_rounds, &mut sides)?;
+    let names = ["system-image-cli", "python3, doing nothing"];
+    table.row(what, names.into_iter().zip(&costs), Some(INFO));
+    drop(serving);
+    Ok(())
+}
+
+/// Puts an index of [`DRY_RUN_IMAGES`] in the place of the server's empty one.
+fn publish(server: &Server) -> anyhow::Result<camino::Utf8PathBuf> {
+    let store = Directory::open(server.www())?;
+    let channels = store.read(&"/channels.json".parse()?, 1 << 20)?;
+    let channels = Channels::parse(&channels.context("the server has channels")?)?;
+    let channel: ChannelName = CHANNEL.parse()?;
+    let device = DEVICE.parse()?;
+    let entry = channels.get(&channel).and_then(|c| c.devices.get(&device));
+    let path = &entry.context("the server has the device")?.index;
+
+    let keys = system_image_key(server.root.as_path())?;
+    let bytes = index(u32::MAX, DRY_RUN_IMAGES)?.to_bytes();
+    let signature = keys.sign(&bytes[..], now()?)?;
+    store.replace(path, &bytes, signature.as_bytes())?;
+    Ok(server.www().join(path.relative()))
+}
+
+/// The server's image-signing key.
+fn system_image_key(root: &Utf8Path) -> anyhow::Result<SecretKey> {
+    let kind = KeyringType::ImageSigning;
+    let place = root.join(format!("secret/gpg/keys/{kind}/secret-key.asc"));
+    let text = fs::read(&place).with_context(|| format!("cannot read `{place}`"))?;
+    Ok(SecretKey::from_armored(&text)?)
+}
+
+fn now() -> anyhow::Result<i64> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(i64::try_from(since.as_secs())?)
+}
+
+/// An index of up to so many versions and images: for each version a full image and a delta from
+/// each of the [`DELTAS`] versions before it, two files each, as a server with a few years of
+/// daily images has it.
+pub(crate) fn index(versions: u32, images: usize) -> anyhow::Result<Index> {
+    let mut index = Index::empty(GeneratedAt::from_unix(MADE));
+    for version in 1..=versions {
+        for back in 0..=DELTAS.min(version - 1) {
+            if index.images.len() >= images {
+                return Ok(index);
+            }
+            index.images.push(image(version, back)?);
+        }
+    }
+    Ok(index)
+}
+
+/// The full image of a version, or the delta from the one `back` versions before it.
+fn image(version: u32, back: u32) -> anyhow::Result<Image> {
+    // Names and digests as the pool has them; the numbers need only differ.
+    let hash = |version: u32| format!("{version:064x}");
+    let name = if back == 0 {
+        format!("rootfs-{}", hash(version))
+    } else {
+        format!(
+            "rootfs-{}.delta-rootfs-{}",
+            hash(version),
+            hash(version - back)
+        )
+    };
+    let size = if back == 0 {
+        340_000_000
+    } else {
+        12_000_000 + 7_000_000 * u64::from(back) + u64::from(version % 97) * 10_000
+    };
+    let description = format!("tag=build-{version},device=20260101,version={version}");
+    Ok(Image {
+        kind: if back == 0 {
+            ImageKind::FULL
+        } else {
+            ImageKind::Delta {
+                base: ImageVersion::new(version - back),
+            }
+        },
+        version: ImageVersion::new(version),
+        version_detail: description.parse()?,
+        description: Some(description),
+        files: vec![
+            file(0, &format!("/pool/{name}.tar.xz"), size)?,
+            file(
+                1,
+                &format!("/{CHANNEL}/{DEVICE}/version-{version}.tar.xz"),
+                452,
+            )?,
+        ],
+        bootme: false,
+        phased: Percentage::ALL,
+        extra: Map::new(),
+    })
+}
+
+fn file(order: u32, path: &str, size: u64) -> anyhow::Result<FileEntry> {
+    let path: TreePath = path.parse()?;
+    Ok(FileEntry {
+        order,
+        signature: path.with_suffix(".asc")?,
+        path,
+        checksum: [0x5a; 32].into(),
+        size,
+        extra: Map::new(),
+    })
+}
+
+/// A device without an image that trusts the server.
+fn configure(root: &Utf8Path, server: &Server) -> anyhow::Result<()> {
+    for directory in ["config.d", "cache", "data", "keyrings", "tmp"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    let anchor = server.www().join("gpg/archive-master.tar.xz");
+    let text = format!(
+        "[service]\nbase: {}\nhttp_port: {}\nhttps_port: disabled\nchannel: {CHANNEL}\n\
+         device: {DEVICE}\nbuild_number: 0\n\
+         [system]\ntempdir: {root}/tmp\nlogfile: {root}/client.log\nsettings_db: {root}/db\n\
+         [gpg]\narchive_master: {anchor}\n\
+         image_master: {root}/keyrings/image-master.tar.xz\n\
+         image_signing: {root}/keyrings/image-signing.tar.xz\n\
+         device_signing: {root}/keyrings/device-signing.tar.xz\n\
+         [updater]\ncache_partition: {root}/cache\ndata_partition: {root}/data\n\
+         [hooks]\napply: systemimage.apply.Noop\n",
+        server.address.ip(),
+        server.address.port(),
+    );
+    Ok(fs::write(root.join("config.d/00_default.ini"), text)?)
+}
