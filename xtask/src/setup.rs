@@ -16,6 +16,7 @@ const NEEDED: [(&str, &str); 12] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
     ("setcap", "libcap2-bin"),
+    ("openssl", "openssl"),
     ("strace", "strace"),
     ("tar", "tar"),
     ("xz", "xz-utils"),
