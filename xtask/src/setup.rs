@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("gpg", "gnupg"),
@@ -15,8 +15,8 @@ const NEEDED: [(&str, &str); 12] = [
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
-    ("setcap", "libcap2-bin"),
     ("openssl", "openssl"),
+    ("setcap", "libcap2-bin"),
     ("strace", "strace"),
     ("tar", "tar"),
     ("xz", "xz-utils"),
