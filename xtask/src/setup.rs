@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 13] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("gpg", "gnupg"),
@@ -15,6 +15,7 @@ const NEEDED: [(&str, &str); 12] = [
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
+    ("openssl", "openssl"),
     ("setcap", "libcap2-bin"),
     ("strace", "strace"),
     ("tar", "tar"),

@@ -61,7 +61,7 @@ fn kill_everywhere(begin: impl Fn() -> Device + Sync, old: Option<&str>, new: &s
                     let device = begin();
                     // Files are opened for reading most of the time.
                     let n = if call == "openat" {
-                        4 * kills + 1
+                        8 * kills + 1
                     } else {
                         kills + 1
                     };

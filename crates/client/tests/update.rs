@@ -330,28 +330,32 @@ fn the_hook_runs_unless_it_is_not_to() {
 }
 
 #[test]
-fn a_switch_takes_the_full_image_of_another_channel_even_if_names_are_the_same() {
+fn a_switch_replaces_what_was_prepared_for_the_old_channel() {
     let keys = Keys::generate();
-    let other = Published::new(&keys)
-        .full(2)
-        .image(|image| image.files.truncate(1));
     let tree = Published::new(&keys).full(1).delta(1, 2);
-    let (web, elsewhere) = (tree.serve(), other.serve());
+    let web = tree.serve();
     let device = Device::new(&keys).served_by(&web).at_version(1);
     succeed(&device, &["-p", "0"]);
-    let first = device.command_file().unwrap();
-    assert!(first.contains("delta") && prepared(&device).is_some());
+    assert!(device.command_file().unwrap().contains("delta-1"));
 
-    // A file of that name with other content replaces one that the prepared update names.
+    // Another channel, with a file of the same name and other content.
+    let other = Published::new(&keys).full(1).full(2);
+    let bytes = other.bytes("/pool/version-1.tar.xz");
+    let other = other
+        .put("/pool/version-2.tar.xz", &bytes)
+        .signed_by("/pool/version-2.tar.xz", &keys.image_signing)
+        .index(|index| {
+            let first = index.images[0].files[1].clone();
+            let file = &mut index.images[1].files[1];
+            (file.checksum, file.size) = (first.checksum, first.size);
+        });
+    let elsewhere = other.serve();
     let device = device.served_by(&elsewhere);
-    let other = other.index(|index| index.images.clear()).full(1).full(2);
-    let _ = other.bytes(FULL_1);
     succeed(&device, &["-p", "0", "--switch", "stable"]);
     assert!(device.command_file().unwrap().contains("format system\n"));
-    assert_eq!(
-        prepared(&device).unwrap(),
-        ["ubuntu-2.full.tar.xz", "version-2.tar.xz"]
-    );
+    let updates = ["ubuntu-2.full.tar.xz", "version-2.tar.xz"];
+    assert_eq!(prepared(&device).unwrap(), updates);
+    assert_eq!(device.dropped()["version-2.tar.xz"], bytes);
 }
 
 #[test]

@@ -193,6 +193,11 @@ impl<'k> Published<'k> {
         self.store.read(&path(place), 1 << 30).unwrap().unwrap()
     }
 
+    /// Where the tree is.
+    pub fn root(&self) -> &Utf8Path {
+        self.store.root()
+    }
+
     /// Serves the tree, as it is at each request.
     pub fn serve(&self) -> Web {
         Web::of(self.store.root())
