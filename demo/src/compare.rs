@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use camino::Utf8Path;
-use sha2::{Digest, Sha256};
 use system_image_delta::{Kind, Limits, MemberPath, Reader};
+use system_image_formats::hash::Hasher;
 
 /// What is compared of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,25 +265,7 @@ fn xattrs(place: &Path) -> anyhow::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
 }
 
 fn digest(content: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut hasher = Hashing(Sha256::new());
+    let mut hasher = Hasher::default();
     io::copy(content, &mut hasher)?;
-    Ok(hasher
-        .0
-        .finalize()
-        .iter()
-        .flat_map(|byte| format!("{byte:02x}").into_bytes())
-        .collect())
-}
-
-struct Hashing(Sha256);
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(hasher.finish().to_string().into_bytes())
 }

@@ -130,7 +130,7 @@ impl Device {
              image_master: {root}/keyrings/image-master.tar.xz\n\
              image_signing: {root}/keyrings/image-signing.tar.xz\n\
              device_signing: {root}/keyrings/device-signing.tar.xz\n\
-             [updater]\ncache_partition: {root}/cache/recovery\ndata_partition: {root}/data\n\
+             [updater]\ncache_partition: {root}/cache/recovery\ndata_partition: {root}/data/system-data/var/lib/system-image\n\
              [hooks]\napply: systemimage.apply.Noop\n",
             server.ip(),
             server.port(),

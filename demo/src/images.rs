@@ -36,7 +36,7 @@ const SUITE: &str = "bookworm";
 /// What changes between the images beside packages: one of each kind of change.
 const HOOK_1: &str = r#"
 set -eu; cd "$1"
-rm -rf var/log/* var/cache/apt/* var/lib/apt/lists/* dev/* etc/resolv.conf etc/hostname
+rm -rf var/log/* var/cache/apt/* var/lib/apt/lists/* etc/resolv.conf etc/hostname
 mkdir -p etc/demo/dir 'etc/demo/with blank' etc/demo/gone/deep srv/demo
 echo 1 > etc/demo/version
 echo same > etc/demo/linked; ln etc/demo/linked etc/demo/link
@@ -47,7 +47,7 @@ chmod 4755 etc/demo/version
 "#;
 const HOOK_2: &str = r#"
 set -eu; cd "$1"
-rm -rf var/log/* var/cache/apt/* var/lib/apt/lists/* dev/* etc/resolv.conf etc/hostname
+rm -rf var/log/* var/cache/apt/* var/lib/apt/lists/* etc/resolv.conf etc/hostname
 mkdir -p 'etc/demo/with blank' etc/demo/new srv/demo
 echo 2 > etc/demo/version
 echo other > etc/demo/linked; ln etc/demo/linked etc/demo/link

@@ -17,7 +17,7 @@ use crate::table::Table;
 /// Runs it below `target`, with the programs of `programs`.
 pub fn run(target: &Utf8Path, programs: &Utf8Path, scale: Scale) -> anyhow::Result<()> {
     let (name, key_type, level) = match scale {
-        Scale::Minimal => ("minimal", "rsa4096", 3),
+        Scale::Minimal => ("minimal", "rsa4096", 2),
         Scale::Small => ("small", "ed25519", 1),
     };
     let [first, second] = images::build(&target.join("demo").join(name), scale)?;
@@ -55,7 +55,7 @@ pub fn run(target: &Utf8Path, programs: &Utf8Path, scale: Scale) -> anyhow::Resu
     let more = server.payload_bytes()? - published;
     table.published("server: publish image 2", more, cost);
     let checked = server.check_with_others()?;
-    println!("gpgv, xz and tar accept all {checked} files that are published");
+    println!("gpgv, xz and tar accept all {checked} signed files that are published");
 
     device.configure(server.address, "1")?;
     print!("the client says: {}", device.dry_run()?);

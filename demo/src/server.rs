@@ -111,29 +111,41 @@ impl Server {
     }
 
     /// Checks with the tools that everybody has that what is published is what they accept.
+    /// Returns the number of signatures checked.
     pub fn check_with_others(&self) -> anyhow::Result<usize> {
-        let keyring = self.root.join("state/image-signing.gpg");
-        unpack_keys(&self.www().join("gpg/image-signing.tar.xz"), &keyring)?;
-        let index = self.www().join(CHANNEL).join(DEVICE);
-        let mut signed = vec![self.www().join("channels.json"), index.join("index.json")];
-        for directory in [self.www().join("pool"), index] {
+        let gpg = self.www().join("gpg");
+        let keyring = |role: &str| self.root.join("state").join(format!("{role}.gpg"));
+        for role in ["archive-master", "image-master", "image-signing"] {
+            unpack_keys(&gpg.join(format!("{role}.tar.xz")), &keyring(role))?;
+        }
+        let mut signed = vec![
+            ("archive-master", gpg.join("archive-master.tar.xz")),
+            ("archive-master", gpg.join("image-master.tar.xz")),
+            ("image-master", gpg.join("image-signing.tar.xz")),
+            ("image-signing", self.www().join("channels.json")),
+        ];
+        for directory in [
+            self.www().join("pool"),
+            self.www().join(CHANNEL).join(DEVICE),
+        ] {
             for entry in directory.read_dir_utf8()? {
                 let path = entry?.path().to_owned();
-                if path.extension() == Some("xz") {
-                    quiet("xz", &["--test", path.as_str()])?;
-                    quiet("tar", &["--list", "--xz", "--file", path.as_str()])?;
-                    signed.push(path);
+                if matches!(path.extension(), Some("xz" | "json")) && path.is_file() {
+                    signed.push(("image-signing", path));
                 }
             }
         }
-        for path in &signed {
-            let signature = format!("{path}.asc");
+        for (role, path) in &signed {
+            if path.extension() == Some("xz") {
+                quiet("xz", &["--test", path.as_str()])?;
+                quiet("tar", &["--list", "--xz", "--file", path.as_str()])?;
+            }
+            let (keyring, signature) = (keyring(role), format!("{path}.asc"));
             quiet(
                 "gpgv",
                 &["--keyring", keyring.as_str(), &signature, path.as_str()],
             )?;
         }
-        fs::remove_file(keyring)?;
         Ok(signed.len())
     }
 }

@@ -3,27 +3,38 @@
 
 mod options;
 
+use std::io::{Write, stdout};
+use std::pin::pin;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser};
+use futures_util::future::{Either, select};
 use system_image_formats::config::HookName;
 use system_image_formats::name::DeviceName;
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_planner::{Filter, PhaseSource, Plan, Request, Start, phase_channel};
 
 use self::options::Options;
-use crate::device::{self, Device, NoConfigDirectory};
+use crate::device::{self, BadConfig, Device, NoConfigDirectory};
+use crate::handover;
 use crate::log::Log;
 use crate::meter::{Meter, Meters};
 use crate::server::Server;
 use crate::session::{self, DeviceIndex, Facts, Failure, Session, with_fresh_keys};
-use crate::{handover, update};
+use crate::update::{self, BadName, NoRoom};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) if error.use_stderr() => return usage_error(&first_line(&error)),
+        Err(help) => {
+            show(&help.to_string());
+            return ExitCode::SUCCESS;
+        }
+    };
     let device = match Device::load(&options.config) {
         Ok(device) => device,
         Err(error) => match error.downcast_ref::<NoConfigDirectory>() {
@@ -46,13 +57,37 @@ fn usage_error(text: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// What the option parser says is wrong, without the usage, which stands before it.
+fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.trim_start_matches("error: ").to_owned()
+}
+
+/// Prints a result. A reader that has gone away has seen what it wanted.
+fn show(text: &str) {
+    let mut out = stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 /// The whole chain of causes. Exit status 1.
 fn failure(error: &anyhow::Error) -> ExitCode {
     eprint!(
         "{}",
-        system_image_report::describe(error, session::hint(error).as_deref())
+        system_image_report::describe(error, hint(error).as_deref())
     );
     ExitCode::FAILURE
+}
+
+/// What the person at the keyboard can do about it.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    let own = error.chain().find_map(|cause| {
+        let config = cause.downcast_ref().map(BadConfig::hint);
+        let room = || cause.downcast_ref().map(NoRoom::hint);
+        let name = || Some(cause.downcast_ref::<BadName>()?.hint().to_owned());
+        config.or_else(room).or_else(name)
+    });
+    own.or_else(|| session::hint(error))
 }
 
 /// Everything that one run works with.
@@ -129,16 +164,18 @@ impl Run {
             } else if self.options.dry_run {
                 ("dry-run", self.dry_run().await)
             } else {
-                ("update", self.update().await)
+                ("update", self.update_unless_interrupted().await)
             }
         });
+        // A download that was given up may still be writing its last buffer.
+        runtime.shutdown_background();
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 self.log.error(&format!("{error:#}"));
                 if self.meters.is_json() {
                     let line = serde_json::json!({"type": "error", "msg": format!("{error:#}")});
-                    println!("{line}");
+                    show(&format!("{line}\n"));
                 }
                 let summary = format!("Exception occurred during {what}; see log file for details");
                 failure(&error.context(summary))
@@ -149,19 +186,20 @@ impl Run {
     /// Section 2.4. No network.
     fn info(&self) {
         let service = &self.device.config.service;
-        println!("current build number: {}", service.build_number);
-        println!(
-            "device name: {}",
-            self.name.as_ref().map_or("?", DeviceName::as_str)
+        let mut text = format!(
+            "current build number: {}\ndevice name: {}\nchannel: {}\n",
+            service.build_number,
+            self.name.as_ref().map_or("?", DeviceName::as_str),
+            service.channel
         );
-        println!("channel: {}", service.channel);
         if let Some(target) = &service.channel_target {
-            println!("alias: {target}");
+            text += &format!("alias: {target}\n");
         }
-        println!("last update: {}", self.device.last_update());
+        text += &format!("last update: {}\n", self.device.last_update());
         for (key, value) in service.version_detail.to_map().iter().rev() {
-            println!("version {key}: {value}");
+            text += &format!("version {key}: {value}\n");
         }
+        show(&text);
     }
 
     /// Section 2.5.
@@ -172,13 +210,14 @@ impl Run {
             Session::open(&server, facts, fresh).await
         })
         .await?;
-        println!("Available channels:");
+        let mut text = "Available channels:\n".to_owned();
         for (name, channel) in &session.channels.0 {
-            match &channel.alias {
-                Some(target) => println!("    {name} (alias for: {target})"),
-                None => println!("    {name}"),
-            }
+            text += &match &channel.alias {
+                Some(target) => format!("    {name} (alias for: {target})\n"),
+                None => format!("    {name}\n"),
+            };
         }
+        show(&text);
         Ok(())
     }
 
@@ -193,16 +232,32 @@ impl Run {
             match &plan.decision {
                 Ok(route) => {
                     let switch = start.switch.map(|(old, new)| format!(" ({old} -> {new})"));
-                    println!("Upgrade path is {route}{}", switch.unwrap_or_default());
-                    if let Some((_, percentage)) = plan.phase {
-                        println!("Target phase: {percentage}%");
-                    }
+                    let switch = switch.unwrap_or_default();
+                    let phase = plan.phase.map(|(_, at)| format!("Target phase: {at}%\n"));
+                    let phase = phase.unwrap_or_default();
+                    show(&format!("Upgrade path is {route}{switch}\n{phase}"));
                 }
-                Err(_) => println!("Already up-to-date"),
+                Err(_) => show("Already up-to-date\n"),
             }
             Ok(())
         })
         .await
+    }
+
+    /// Updates until the user presses Ctrl-C, which is no failure (section 2.3).
+    async fn update_unless_interrupted(&self) -> anyhow::Result<()> {
+        let interrupted = pin!(tokio::signal::ctrl_c());
+        // The first of the two is looked at first.
+        match select(interrupted, pin!(self.update())).await {
+            Either::Left((signal, _)) => {
+                signal.context("cannot wait for Ctrl-C")?;
+                self.meters.end();
+                self.log.info("interrupted");
+                eprintln!("interrupted: what has been received is kept, the next run goes on");
+                Ok(())
+            }
+            Either::Right((result, _)) => result,
+        }
     }
 
     /// Check, download, prepare, apply.
@@ -217,21 +272,15 @@ impl Run {
             let Ok(route) = &plan.decision else {
                 return Ok(false);
             };
-            let drop_box = &config.cache_partition;
-            update::fetch(
-                &server,
-                &session.chain,
-                route,
-                drop_box,
-                &self.meters,
-                &self.log,
-            )
-            .await?;
-            self.log.info("preparing recovery");
-            handover::prepare(config, route, found.has_keyring, &self.log)?;
+            let (chain, log) = (&session.chain, &*self.log);
+            update::fetch(&server, chain, route, config, &self.meters, log).await?;
+            log.info("preparing recovery");
+            handover::prepare(config, route, found.has_keyring, log)?;
             Ok::<_, Failure>(true)
         })
         .await?;
+        // The last moment at which Ctrl-C can be heard.
+        tokio::task::yield_now().await;
         if prepared && !self.options.no_apply {
             self.log.info("applying");
             apply(&config.hooks.apply)?;
@@ -243,7 +292,7 @@ impl Run {
         let name = self.name.as_ref().ok_or_else(|| {
             anyhow!("the device's name is not known: set `device` in `[service]` or give --device")
         })?;
-        Ok((Server::new(&self.device.config.service, Some(name))?, name))
+        Ok((Server::new(&self.device.config, name)?, name))
     }
 
     fn facts<'a>(&'a self, device: &'a DeviceName) -> Facts<'a> {

@@ -9,7 +9,9 @@ use anyhow::{Context, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use system_image_formats::config::{ClientConfig, HookName, Surroundings, loading_order};
+use system_image_formats::config::{
+    ClientConfig, ConfigError, HookName, Surroundings, loading_order,
+};
 use system_image_formats::ini::{Ini, KeyCase};
 use system_image_formats::name::DeviceName;
 
@@ -27,6 +29,23 @@ const CLOCK_OFFSET: &str = "/data/time/timekeep";
 #[error("\nConfiguration directory not found: {0}")]
 pub struct NoConfigDirectory(pub Utf8PathBuf);
 
+/// The files of the directory are readable, and do not add up to a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration in `{directory}` cannot be used")]
+pub struct BadConfig {
+    directory: Utf8PathBuf,
+    files: Vec<String>,
+    source: ConfigError,
+}
+
+impl BadConfig {
+    /// One line for the person at the keyboard.
+    pub fn hint(&self) -> String {
+        let files = self.files.join(", ");
+        format!("of its files {files} the last one that sets a key counts")
+    }
+}
+
 /// The configuration and the files that it came from.
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -41,17 +60,14 @@ impl Device {
         if !directory.is_dir() {
             bail!(NoConfigDirectory(directory.to_owned()));
         }
+        let unreadable = || format!("cannot read `{directory}`");
         let mut names = Vec::new();
-        for entry in directory
-            .read_dir_utf8()
-            .with_context(|| format!("cannot read `{directory}`"))?
-        {
-            names.push(entry?.file_name().to_owned());
+        for entry in fs::read_dir(directory).with_context(unreadable)? {
+            // A name that is not UTF-8 is none of ours.
+            names.extend(entry.with_context(unreadable)?.file_name().into_string());
         }
-        let fragments: Vec<_> = loading_order(names)
-            .into_iter()
-            .map(|name| directory.join(name))
-            .collect();
+        let names = loading_order(names);
+        let fragments: Vec<_> = names.iter().map(|name| directory.join(name)).collect();
         let parsed = fragments
             .iter()
             .map(|path| {
@@ -66,8 +82,11 @@ impl Device {
                 .and_then(|path| path.try_into().ok())
                 .unwrap_or_else(|| Utf8PathBuf::from("/")),
         };
-        let config = ClientConfig::from_fragments(parsed, &around)
-            .with_context(|| format!("the configuration in `{directory}` cannot be used"))?;
+        let config = ClientConfig::from_fragments(parsed, &around).map_err(|source| BadConfig {
+            directory: directory.to_owned(),
+            files: names,
+            source,
+        })?;
         Ok(Self { config, fragments })
     }
 

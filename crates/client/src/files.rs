@@ -1,73 +1,34 @@
-//! Files that matter are written beside their place, synced, then renamed.
+//! The client's own directories, and files in them that survive a crash whole.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
 use anyhow::Context;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 
 /// Mode of every directory that the client makes (client spec, section 16).
 const DIRECTORY_MODE: u32 = 0o2700;
 
 /// Makes a directory and those above it, for the client's own eyes.
 pub fn make_directory(path: &Utf8Path) -> anyhow::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(path)
+    let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
+    missing
+        .into_iter()
+        .rev()
+        .try_for_each(|path| {
+            DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            // The call that makes a directory drops the set-group-id bit.
+            fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))
+        })
         .with_context(|| format!("cannot make the directory `{path}`"))
 }
 
-/// Writes a small file so that a crash leaves the old one or the new one.
+/// Writes a small file, for the client's own eyes, so that a crash leaves the old one or the new.
 pub fn replace(path: &Utf8Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("cannot write `{path}`");
-    let directory = path.parent().with_context(failed)?;
-    make_directory(directory)?;
-    let staged = Utf8PathBuf::from(format!("{path}.new"));
-    (|| {
-        remove(&staged)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&staged)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&staged, path)?;
-        File::open(directory)?.sync_all()
-    })()
-    .with_context(failed)
-}
-
-/// Reads a small file; `None` when it is not there.
-///
-/// # Errors
-/// Also when it has more than `max` bytes.
-pub fn read(path: &Utf8Path, max: usize) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take((max as u64).saturating_add(1))
-        .read_to_end(&mut bytes)?;
-    if bytes.len() > max {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {max} bytes"),
-        ));
-    }
-    Ok(Some(bytes))
-}
-
-/// Removes a file that may be missing.
-pub fn remove(path: &Utf8Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    make_directory(path.parent().with_context(failed)?)?;
+    system_image_durable::replace(path, bytes, 0o600).with_context(failed)
 }
 
 /// Bytes that can still be written to the file system of a directory.
@@ -81,17 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_file_is_whole_and_its_directories_are_made() {
+    fn directories_are_made_with_the_specified_mode_and_others_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = Utf8Path::from_path(dir.path()).unwrap().join("a/b/file");
-        assert_eq!(read(&path, 9).unwrap(), None);
-        replace(&path, b"old").unwrap();
-        // A crash before the rename leaves this behind.
-        fs::write(format!("{path}.new"), b"half").unwrap();
-        replace(&path, b"new").unwrap();
-        assert_eq!(read(&path, 3).unwrap().unwrap(), b"new");
-        assert!(read(&path, 2).is_err());
-        remove(&path).unwrap();
-        remove(&path).unwrap();
+        let root = Utf8Path::from_path(dir.path()).unwrap();
+        let mode = |path: &Utf8Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        fs::set_permissions(root, Permissions::from_mode(0o755)).unwrap();
+        replace(&root.join("a/b/file"), b"x").unwrap();
+        make_directory(&root.join("a/b")).unwrap();
+        let modes = ["", "a", "a/b", "a/b/file"].map(|path| mode(&root.join(path)));
+        assert_eq!(modes, [0o755, 0o2700, 0o2700, 0o600]);
     }
 }

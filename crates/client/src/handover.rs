@@ -1,12 +1,13 @@
 //! The drop box: what the upgrader finds there (client spec, sections 9.8 and 14).
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::{fs, io};
 
 use anyhow::Context;
 use camino::Utf8Path;
+use system_image_durable as durable;
 use system_image_formats::command::{Command, CommandFile, SignedFile};
-use system_image_formats::config::ClientConfig;
+use system_image_formats::config::{ClientConfig, Gpg};
 use system_image_formats::name::{FileName, NameError};
 use system_image_planner::Route;
 
@@ -19,8 +20,11 @@ pub const COMMAND_FILE: &str = "ubuntu_command";
 /// Largest keyring archive that is copied, in bytes.
 const MAX_KEYRING: usize = 4 << 20;
 
-/// What the names of downloads that are not complete end with.
-const PARTIAL: [&str; 2] = [".part", ".part.info"];
+/// Largest command file that is read, in bytes.
+const MAX_COMMAND_FILE: usize = 4 << 20;
+
+/// What the names of files that are not complete end with.
+pub const PARTIAL: [&str; 3] = [".part", ".part.info", ".new"];
 
 /// The commands that apply a route.
 pub fn commands(keyrings: &[FileName], route: &Route<'_>) -> Result<CommandFile, NameError> {
@@ -47,29 +51,78 @@ pub fn prepare(
     has_device_keyring: bool,
     log: &Log,
 ) -> anyhow::Result<()> {
-    let gpg = &config.gpg;
-    let device = has_device_keyring.then_some(&gpg.device_signing);
-    let places: Vec<_> = [&gpg.image_master, &gpg.image_signing]
-        .into_iter()
-        .chain(device)
-        .collect();
+    let drop_box = &config.cache_partition;
+    let device = has_device_keyring.then_some(&config.gpg.device_signing);
+    let places = [&config.gpg.image_master, &config.gpg.image_signing];
     let mut names = Vec::new();
-    for place in places {
-        let name: FileName = place.file_name().unwrap_or_default().parse()?;
-        copy(place, &config.cache_partition.join(name.as_str()))?;
+    let mut outdated = Vec::new();
+    for place in places.into_iter().chain(device) {
+        let name = keyring_name(place)?;
         let signature = format!("{name}.asc");
-        copy(
-            &place.with_file_name(&signature),
-            &config.cache_partition.join(signature),
-        )?;
+        for (from, to) in [
+            (place.clone(), drop_box.join(name.as_str())),
+            (place.with_file_name(&signature), drop_box.join(signature)),
+        ] {
+            let content = durable::read(&from, MAX_KEYRING)
+                .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
+                .with_context(|| format!("cannot read `{from}`"))?;
+            if fs::read(&to).ok().as_deref() != Some(&content[..]) {
+                outdated.push((name.clone(), to, content));
+            }
+        }
         names.push(name);
     }
-    let commands = commands(&names, route)?;
-    files::replace(
-        &config.cache_partition.join(COMMAND_FILE),
-        &commands.to_bytes(),
+    retract(
+        drop_box,
+        |file| outdated.iter().any(|(name, ..)| name == file),
+        log,
     )?;
-    clean_up(&config.cache_partition, &commands, log)
+    for (_, to, content) in outdated {
+        files::replace(&to, &content)?;
+    }
+    let commands = commands(&names, route)?;
+    files::replace(&drop_box.join(COMMAND_FILE), &commands.to_bytes())?;
+    clean_up(drop_box, &commands, log)
+}
+
+/// The names that keyrings have in the drop box.
+pub fn keyring_names(gpg: &Gpg) -> Result<Vec<FileName>, NameError> {
+    [&gpg.image_master, &gpg.image_signing, &gpg.device_signing]
+        .map(|place| keyring_name(place))
+        .into_iter()
+        .collect()
+}
+
+fn keyring_name(place: &Utf8Path) -> Result<FileName, NameError> {
+    place.file_name().unwrap_or_default().parse()
+}
+
+/// Takes back an update that was prepared before if it names one of the files that are about to
+/// be replaced: whatever the command file names must be there and good at every moment.
+pub fn retract(
+    drop_box: &Utf8Path,
+    replaced: impl Fn(&FileName) -> bool,
+    log: &Log,
+) -> anyhow::Result<()> {
+    let path = drop_box.join(COMMAND_FILE);
+    let failed = || format!("cannot take back `{path}`");
+    let Some(bytes) = durable::read(&path, MAX_COMMAND_FILE).with_context(failed)? else {
+        return Ok(());
+    };
+    // One that cannot be read may name anything.
+    let concerned = CommandFile::parse(&bytes).map_or(true, |commands| {
+        commands.commands().any(|command| match command {
+            Command::LoadKeyring(signed) | Command::Update(signed) => replaced(signed.file()),
+            _ => false,
+        })
+    });
+    if concerned {
+        log.info("taking back the prepared update, whose files are replaced");
+        durable::remove(&path)
+            .and_then(|()| durable::sync_directory(drop_box))
+            .with_context(failed)?;
+    }
+    Ok(())
 }
 
 /// Removes payloads and keyrings that no command names. Other files stay: the drop box may be
@@ -103,21 +156,11 @@ fn clean_up(drop_box: &Utf8Path, commands: &CommandFile, log: &Log) -> anyhow::R
                 "removing {}, which belongs to no update",
                 entry.path()
             ));
-            files::remove(entry.path())
+            durable::remove(entry.path())
                 .with_context(|| format!("cannot remove `{}`", entry.path()))?;
         }
     }
     Ok(())
-}
-
-fn copy(from: &Utf8Path, to: &Utf8Path) -> anyhow::Result<()> {
-    let bytes = files::read(from, MAX_KEYRING)
-        .and_then(|found| found.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
-        .with_context(|| format!("cannot read `{from}`"))?;
-    if fs::read(to).ok().as_deref() == Some(&bytes[..]) {
-        return Ok(());
-    }
-    files::replace(to, &bytes)
 }
 
 #[cfg(test)]
@@ -143,6 +186,7 @@ mod tests {
             "old.tar.xz.asc",
             "old.tar.xz.part",
             "old.tar.xz.part.info",
+            "old.tar.xz.asc.new",
         ];
         for name in kept.iter().chain(&gone) {
             fs::write(drop_box.join(name), name).unwrap();

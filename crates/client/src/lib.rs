@@ -4,7 +4,7 @@
 //! | module | its part |
 //! | --- | --- |
 //! | [`device`] | what the device says of itself: configuration, name, machine id |
-//! | [`files`] | durable writes, and the directories that the client makes |
+//! | [`files`] | the directories that the client makes, and its files in them |
 //! | [`server`] | the server's metadata and payloads by path |
 //! | [`session`] | keyrings, channels and index of one run, each verified before it is read |
 //! | [`update`] | from a verified index to a prepared update |

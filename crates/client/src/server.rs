@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use system_image_fetch::{FetchError, Fetcher, Settings};
-use system_image_formats::config::Service;
+use system_image_fetch::{FetchError, Fetcher, Patience, Settings};
+use system_image_formats::config::{ClientConfig, Downloads};
 use system_image_formats::name::{DeviceName, TreePath};
 
 /// Largest signature, in bytes: real ones have about 800.
@@ -47,14 +47,15 @@ pub struct Server {
 
 impl Server {
     /// The server of the configuration, as seen by `device` at `build` of its channel.
-    pub fn new(service: &Service, device: Option<&DeviceName>) -> anyhow::Result<Self> {
-        let name = device.map_or("?", DeviceName::as_str);
+    pub fn new(config: &ClientConfig, device: &DeviceName) -> anyhow::Result<Self> {
+        let service = &config.service;
         let agent = format!(
-            "Ubuntu System Image Upgrade Client: device={name};channel={};build={}",
+            "Ubuntu System Image Upgrade Client: device={device};channel={};build={}",
             service.channel, service.build_number
         );
         Ok(Self {
-            fetcher: Fetcher::new(Settings::new(agent)).context("cannot set up the network")?,
+            fetcher: Fetcher::new(settings(agent, &config.downloads))
+                .context("cannot set up the network")?,
             metadata: service.https_base()?,
             payloads: service.http_base()?,
         })
@@ -86,6 +87,20 @@ impl Server {
         // A document without signature is no absent document.
         let signature = get(signature, MAX_SIGNATURE).await?;
         Ok(Some(Signed { bytes, signature }))
+    }
+}
+
+fn settings(agent: String, downloads: &Downloads) -> Settings {
+    let usual = Settings::new(agent);
+    Settings {
+        connect_timeout: downloads.connect_timeout.duration(),
+        stall_timeout: downloads.stall_timeout.duration(),
+        patience: Patience {
+            attempts: downloads.attempts.get(),
+            first_wait: downloads.retry_wait.duration(),
+            ..usual.patience
+        },
+        ..usual
     }
 }
 

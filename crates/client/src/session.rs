@@ -5,16 +5,19 @@
 //! rotated, at whatever document that shows: the run is repeated once with that keyring fetched
 //! anew, and fails if it still does not fit.
 
+use std::io;
+
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
+use system_image_durable as durable;
 use system_image_fetch::FetchError;
 use system_image_formats::channels::{Channel, Channels, DeviceEntry};
 use system_image_formats::config::ClientConfig;
 use system_image_formats::index::Index;
-use system_image_formats::json::MAX_LEN;
+use system_image_formats::json::JsonError;
 use system_image_formats::keyring::KeyringType;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
-use system_image_trust::{Chain, ChainError, Now, Verified};
+use system_image_trust::{Chain, ChainError, Now, Verified, VerifyError};
 
 use crate::files;
 use crate::log::Log;
@@ -25,6 +28,9 @@ const MAX_KEYRING: usize = 4 << 20;
 
 /// Largest `channels.json`, in bytes: 50 channels with 50 devices each have some 500 kB.
 const MAX_CHANNELS: usize = 64 << 20;
+
+/// Largest `index.json`, in bytes: 5,000 images with ten deltas each have some 60 MB.
+const MAX_INDEX: usize = 96 << 20;
 
 /// The keyrings that are fetched whatever is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,9 +115,12 @@ impl Session {
     /// Loads the keyrings and the channels.
     pub async fn open(server: &Server, facts: Facts<'_>, fresh: Fresh) -> Result<Self, Failure> {
         let gpg = &facts.config.gpg;
-        let anchor = files::read(&gpg.archive_master, MAX_KEYRING)
-            .and_then(|found| found.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
-            .with_context(|| format!("cannot read the trust root `{}`", gpg.archive_master))?;
+        let anchor = durable::read(&gpg.archive_master, MAX_KEYRING)
+            .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
+            .map_err(|source| NoAnchor {
+                path: gpg.archive_master.clone(),
+                source,
+            })?;
         let now = Now::from_clock(facts.now);
         let chain = Chain::new(&anchor, facts.device.clone(), now)
             .with_context(|| format!("`{}` is not usable as trust root", gpg.archive_master))?;
@@ -122,7 +131,7 @@ impl Session {
         };
         keys.kept_or_fetched(KeyringType::ImageMaster, fresh.image_master)
             .await?;
-        keys.blacklist().await?;
+        keys.blacklist(fresh).await?;
         keys.kept_or_fetched(KeyringType::ImageSigning, fresh.image_signing)
             .await?;
         let chain = keys.chain;
@@ -135,7 +144,7 @@ impl Session {
         let channels = verified
             .map_err(|error| stale(KeyringType::ImageSigning, error, "channels.json"))?
             .try_map(|bytes| Channels::parse(&bytes))
-            .context("`channels.json` cannot be used")?;
+            .map_err(|source| Unusable { path, source })?;
         Ok(Self { chain, channels })
     }
 
@@ -181,7 +190,7 @@ impl Session {
             forget(place)?;
         }
         let path = &entry.index;
-        let signed = required(server, path, &asc(path), MAX_LEN).await?;
+        let signed = required(server, path, &asc(path), MAX_INDEX).await?;
         let verified = self
             .chain
             .index_signers()?
@@ -189,7 +198,10 @@ impl Session {
         let index = verified
             .map_err(|error| stale(KeyringType::ImageSigning, error, path.relative()))?
             .try_map(|bytes| Index::parse(&bytes))
-            .with_context(|| format!("`{path}` cannot be used"))?;
+            .map_err(|source| Unusable {
+                path: path.clone(),
+                source,
+            })?;
         Ok(DeviceIndex {
             alias,
             index,
@@ -233,34 +245,31 @@ impl Keys<'_> {
         Ok(())
     }
 
-    /// Loads the blacklist. Only a server that says there is none has none; when it cannot be
-    /// asked, the last one that it had still counts.
-    async fn blacklist(&mut self) -> Result<(), Failure> {
-        let kind = KeyringType::Blacklist;
+    /// Loads the blacklist. Only a server that says there is none has none; when it does not come,
+    /// or is not the image-master's, the last one that was good still counts.
+    async fn blacklist(&mut self, fresh: Fresh) -> Result<(), Failure> {
+        let log = self.facts.log;
         let place = self.facts.config.data_partition.join("blacklist.tar.xz");
         let path = tree_path("gpg/blacklist.tar.xz");
-        self.facts
-            .log
-            .info(&format!("Looking for blacklist: {path}"));
-        match self.server.document(&path, &asc(&path), MAX_KEYRING).await {
-            Ok(Some(signed)) => {
-                load(&mut self.chain, kind, &signed)?;
-                keep(&place, &signed)?;
-            }
+        log.info(&format!("Looking for blacklist: {path}"));
+        let refused = match self.server.document(&path, &asc(&path), MAX_KEYRING).await {
+            Ok(Some(signed)) => match load(&mut self.chain, KeyringType::Blacklist, &signed) {
+                Ok(()) => return Ok(keep(&place, &signed)?),
+                // A new image-master may have signed it.
+                Err(stale @ Failure::Stale(..)) if !fresh.image_master => return Err(stale),
+                Err(Failure::Stale(_, error) | Failure::Final(error)) => error,
+            },
             Ok(None) => {
-                self.facts.log.info("No blacklist found");
-                forget(&place)?;
+                log.info("No blacklist found");
+                return Ok(forget(&place)?);
             }
-            Err(error) => {
-                let signed = kept(&place)
-                    .ok_or_else(|| anyhow!(error).context("cannot fetch the blacklist"))?;
-                load(&mut self.chain, kind, &signed)?;
-                self.facts
-                    .log
-                    .info("The blacklist cannot be fetched; the last one is used");
-            }
-        }
-        Ok(())
+            Err(error) => anyhow!(error).context("cannot fetch the blacklist"),
+        };
+        let Some(signed) = kept(&place) else {
+            return Err(Failure::Final(refused));
+        };
+        log.error(&format!("{refused:#}; the last blacklist is used"));
+        load(&mut self.chain, KeyringType::Blacklist, &signed)
     }
 }
 
@@ -272,6 +281,10 @@ fn load(chain: &mut Chain, kind: KeyringType, signed: &Signed) -> Result<(), Fai
             if kind.signer() != KeyringType::ArchiveMaster =>
         {
             Err(Failure::Stale(kind.signer(), error.into()))
+        }
+        // The kept keyring above it; its publisher may have had it signed by another key.
+        Err(error @ ChainError::SignerBlacklisted { kind, .. }) => {
+            Err(Failure::Stale(kind, error.into()))
         }
         Err(error) => Err(error.into()),
     }
@@ -298,6 +311,22 @@ async fn required(
     let found = server.document(path, signature, max).await;
     let found = found.with_context(|| format!("cannot fetch `{}`", path.relative()))?;
     Ok(found.ok_or_else(|| Missing { path: path.clone() })?)
+}
+
+/// The keyring that all trust comes from cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the trust root `{path}`")]
+pub struct NoAnchor {
+    path: Utf8PathBuf,
+    source: io::Error,
+}
+
+/// A document is signed, and yet not what it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` cannot be used", path.relative())]
+pub struct Unusable {
+    path: TreePath,
+    source: JsonError,
 }
 
 /// The server has no such document.
@@ -346,8 +375,8 @@ fn signature_place(place: &Utf8Path) -> Utf8PathBuf {
 
 /// A keyring of an earlier run, if it can be read.
 fn kept(place: &Utf8Path) -> Option<Signed> {
-    let bytes = files::read(place, MAX_KEYRING).ok()??;
-    let signature = files::read(&signature_place(place), MAX_SIGNATURE).ok()??;
+    let bytes = durable::read(place, MAX_KEYRING).ok()??;
+    let signature = durable::read(signature_place(place), MAX_SIGNATURE).ok()??;
     Some(Signed { bytes, signature })
 }
 
@@ -362,37 +391,53 @@ fn keep(place: &Utf8Path, signed: &Signed) -> anyhow::Result<()> {
 }
 
 fn forget(place: &Utf8Path) -> anyhow::Result<()> {
-    files::remove(place)
-        .and_then(|()| files::remove(&signature_place(place)))
+    durable::remove(place)
+        .and_then(|()| durable::remove(signature_place(place)))
         .with_context(|| format!("cannot remove `{place}`"))
 }
 
 /// What the person at the keyboard can do about an error of a session.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| {
-        if let Some(error) = cause.downcast_ref::<ChainError>() {
-            return error.hint();
-        }
-        if let Some(error) = cause.downcast_ref::<system_image_trust::VerifyError>() {
-            return error.hint().map(str::to_owned);
-        }
-        if let Some(error) = cause.downcast_ref::<FetchError>() {
-            return error.hint().map(str::to_owned);
-        }
-        if let Some(error) = cause.downcast_ref::<UnknownChannel>() {
-            return Some(format!(
-                "it has {}; choose one with --channel",
-                error.known.join(", ")
-            ));
-        }
-        if let Some(error) = cause.downcast_ref::<UnknownDevice>() {
-            return Some(format!(
-                "it has {}; choose one with --device",
-                error.known.join(", ")
-            ));
-        }
-        cause
-            .downcast_ref::<Missing>()
-            .map(|_| "check `base` and the ports of `[service]` in the configuration".to_owned())
-    })
+    let form = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(VerifyError::Form(_)))
+    };
+    if error.chain().any(form) {
+        return Some("check that no proxy or log-in page answers instead of the server".to_owned());
+    }
+    error.chain().find_map(hint_of)
+}
+
+fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(error) = cause.downcast_ref::<ChainError>() {
+        return error.hint();
+    }
+    if let Some(error) = cause.downcast_ref::<VerifyError>() {
+        return error.hint().map(str::to_owned);
+    }
+    if let Some(error) = cause.downcast_ref::<FetchError>() {
+        return error.hint().map(str::to_owned);
+    }
+    if let Some(UnknownChannel { known, .. }) = cause.downcast_ref() {
+        return Some(choose(known, "--channel"));
+    }
+    if let Some(UnknownDevice { known, .. }) = cause.downcast_ref() {
+        return Some(choose(known, "--device"));
+    }
+    let text = if cause.is::<Missing>() {
+        "check `base` and the ports of `[service]` in the configuration"
+    } else if cause.is::<Unusable>() {
+        "its publisher has signed it like this and must publish it again"
+    } else if cause.is::<NoAnchor>() {
+        "put the publisher's archive-master keyring there, or set `archive_master` of `[gpg]`"
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
+}
+
+fn choose(known: &[String], option: &str) -> String {
+    match known {
+        [] => "it has none yet; ask its publisher".to_owned(),
+        _ => format!("it has {}; choose one with {option}", known.join(", ")),
+    }
 }

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 
 use anyhow::{Context, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
+use system_image_durable as durable;
 use system_image_fetch::{Progress, Request, Size as FileSize};
 use system_image_formats::command::SignedFile;
+use system_image_formats::config::ClientConfig;
+use system_image_formats::hash::Hasher;
 use system_image_formats::index::FileEntry;
 use system_image_formats::keyring::KeyringType;
 use system_image_planner::Route;
@@ -19,7 +22,7 @@ use system_image_report::Size;
 use system_image_trust::{Chain, Signers, VerifyError};
 
 use crate::files;
-use crate::handover::COMMAND_FILE;
+use crate::handover::{self, COMMAND_FILE, PARTIAL};
 use crate::log::Log;
 use crate::meter::Meters;
 use crate::server::{MAX_SIGNATURE, Server};
@@ -37,12 +40,44 @@ pub struct NoRoom {
     available: u64,
 }
 
+impl NoRoom {
+    /// One line for the person at the keyboard.
+    pub fn hint(&self) -> String {
+        let missing = Size(self.needed - self.available);
+        format!("free {missing} there; nothing was downloaded")
+    }
+}
+
+/// The index gives a file a name that is taken.
+#[derive(Debug, thiserror::Error)]
+#[error("a file of the update cannot be called `{0}` beside the others")]
+pub struct BadName(String);
+
+impl BadName {
+    /// One line for the person at the keyboard.
+    pub fn hint(&self) -> &'static str {
+        "its publisher must publish it under another name"
+    }
+}
+
 /// A file of the route and where it goes.
 #[derive(Clone, Debug)]
 struct Wanted<'a> {
     entry: &'a FileEntry,
+    signed: SignedFile,
     place: Utf8PathBuf,
     signature: Utf8PathBuf,
+}
+
+/// What is there of a wanted file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    /// All of it, with a good signature.
+    All,
+    /// The right content, without a good signature.
+    Content,
+    /// Something else, of so many bytes, or nothing.
+    Other(u64),
 }
 
 /// Fetches what is missing of a route's files into the drop box. Afterwards each of them is there,
@@ -51,36 +86,51 @@ pub async fn fetch(
     server: &Server,
     chain: &Chain,
     route: &Route<'_>,
-    drop_box: &Utf8Path,
+    config: &ClientConfig,
     meters: &Meters,
     log: &Log,
 ) -> Result<(), Failure> {
+    let drop_box = &config.cache_partition;
     files::make_directory(drop_box)?;
-    let wanted = wanted(route, drop_box)?;
     let signers = chain.index_signers()?;
     let mut missing = Vec::new();
-    for file in &wanted {
-        if !is_good(file, &signers)? {
-            missing.push(file);
+    for file in wanted(route, config)? {
+        match there(&file, &signers)? {
+            There::All => {}
+            found => missing.push((file, found)),
         }
     }
     room(drop_box, &missing)?;
-
-    for file in &missing {
+    // Nothing of an update that was prepared before is touched until these are there: what no key
+    // may sign is not worth its payload.
+    let mut signatures = Vec::new();
+    for (file, _) in &missing {
         let url = server.payload_url(&file.entry.signature);
         let text = server
             .fetcher
             .fetch_small(&url, MAX_SIGNATURE)
             .await
             .with_context(|| format!("cannot fetch `{}`", file.entry.signature.relative()))?;
-        // What no key may sign is not worth its payload.
         let _ = signers
             .verifier(&text)
             .map_err(|error| unsigned(file, error))?;
+        signatures.push(text);
+    }
+    let concerned = |name: &_| missing.iter().any(|(file, _)| file.signed.file() == name);
+    handover::retract(drop_box, concerned, log)?;
+    for ((file, found), text) in missing.iter().zip(signatures) {
+        if let There::Other(_) = found {
+            let failed = || format!("cannot remove `{}`", file.place);
+            durable::remove(&file.place).with_context(failed)?;
+        }
         files::replace(&file.signature, &text)?;
     }
-    let requests: Vec<_> = missing
+
+    let lacking = missing
         .iter()
+        .filter(|(_, found)| *found != There::Content)
+        .map(|(file, _)| file);
+    let requests: Vec<_> = lacking
         .map(|file| Request {
             url: server.payload_url(&file.entry.path),
             destination: file.place.clone(),
@@ -93,70 +143,92 @@ pub async fn fetch(
             "Requesting group download: {} files",
             requests.len()
         ));
-        let total = missing.iter().map(|file| file.entry.size).sum();
+        let total = requests
+            .iter()
+            .map(|request| match request.size {
+                FileSize::Exactly(size) | FileSize::AtMost(size) => size,
+            })
+            .sum();
         meters.begin("downloading", total);
         let step = &mut |now: Progress| meters.step(now.received, now.total.unwrap_or(total));
         let fetched = server.fetcher.fetch_all(&requests, step).await;
         meters.end();
         fetched.context("cannot download the update")?;
     }
-    for file in missing {
+    for (file, _) in &missing {
         verify(file, &signers)?;
     }
     log.info(&format!("all files available in {drop_box}"));
     Ok(())
 }
 
-fn wanted<'a>(route: &Route<'a>, drop_box: &Utf8Path) -> anyhow::Result<Vec<Wanted<'a>>> {
-    let mut names = BTreeSet::new();
+/// The files of a route. No two of them, nor anything else that the client writes into the drop
+/// box, share a name.
+fn wanted<'a>(route: &Route<'a>, config: &ClientConfig) -> anyhow::Result<Vec<Wanted<'a>>> {
+    let mut taken = BTreeSet::new();
+    for name in handover::keyring_names(&config.gpg)? {
+        let signed = SignedFile::of(name)?;
+        taken.extend([signed.file().clone(), signed.signature().clone()]);
+    }
     let mut wanted = Vec::new();
     for entry in route.files() {
         let signed = SignedFile::of(entry.path.file_name()?)?;
-        if signed.file().as_str().starts_with(COMMAND_FILE) || !names.insert(signed.file().clone())
-        {
-            bail!(
-                "two files of the update would be called `{}`",
-                signed.file()
-            );
+        let name = signed.file().as_str();
+        let ours = name == COMMAND_FILE || PARTIAL.iter().any(|suffix| name.ends_with(suffix));
+        let news = [signed.file(), signed.signature()];
+        if ours || !news.into_iter().all(|name| taken.insert(name.clone())) {
+            bail!(BadName(name.to_owned()));
         }
         wanted.push(Wanted {
             entry,
-            place: drop_box.join(signed.file().as_str()),
-            signature: drop_box.join(signed.signature().as_str()),
+            place: config.cache_partition.join(name),
+            signature: config.cache_partition.join(signed.signature().as_str()),
+            signed,
         });
     }
     Ok(wanted)
 }
 
-/// Whether a file and its signature are there and good.
-fn is_good(file: &Wanted<'_>, signers: &Signers<'_>) -> anyhow::Result<bool> {
+/// Looks what is there of a file: its content says it.
+fn there(file: &Wanted<'_>, signers: &Signers<'_>) -> anyhow::Result<There> {
     let unreadable = || format!("cannot read `{}`", file.place);
-    let data = match File::open(&file.place) {
+    let mut data = match File::open(&file.place) {
         Ok(data) => data,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Other(0)),
         Err(error) => return Err(error).with_context(unreadable),
     };
-    if data.metadata().with_context(unreadable)?.len() != file.entry.size {
-        return Ok(false);
+    let size = data.metadata().with_context(unreadable)?.len();
+    if size != file.entry.size {
+        return Ok(There::Other(size));
     }
-    let Some(text) = files::read(&file.signature, MAX_SIGNATURE).with_context(unreadable)? else {
-        return Ok(false);
-    };
-    let verified = signers.verify_reader(data, &text);
-    Ok(verified.is_ok_and(|digest| *digest == file.entry.checksum))
+    let text = durable::read(&file.signature, MAX_SIGNATURE).with_context(unreadable)?;
+    if let Some(Ok(digest)) = text.map(|text| signers.verify_reader(&data, &text)) {
+        let good = *digest == file.entry.checksum;
+        return Ok(if good { There::All } else { There::Other(size) });
+    }
+    let mut hasher = Hasher::default();
+    data.rewind()
+        .and_then(|()| io::copy(&mut data, &mut hasher))
+        .with_context(unreadable)?;
+    let good = hasher.finish() == file.entry.checksum;
+    Ok(if good {
+        There::Content
+    } else {
+        There::Other(size)
+    })
 }
 
 /// Checks a file that was just fetched: its digest was enforced while it came in.
 fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
     let name = &file.place;
-    let text = files::read(&file.signature, MAX_SIGNATURE)
+    let text = durable::read(&file.signature, MAX_SIGNATURE)
         .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
         .with_context(|| format!("cannot read `{}`", file.signature))?;
     let data = File::open(name).with_context(|| format!("cannot read `{name}`"))?;
     match signers.verify_reader(data, &text) {
         Ok(digest) if *digest == file.entry.checksum => Ok(()),
         Ok(digest) => {
-            files::remove(name)?;
+            durable::remove(name)?;
             let want = file.entry.checksum;
             Err(anyhow!(
                 "`{name}` has checksum {} on the disk, the index says {want}",
@@ -165,7 +237,7 @@ fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
             .into())
         }
         Err(error) => {
-            files::remove(&file.signature)?;
+            durable::remove(&file.signature)?;
             Err(unsigned(file, error))
         }
     }
@@ -177,24 +249,24 @@ fn unsigned(file: &Wanted<'_>, error: VerifyError) -> Failure {
 }
 
 /// Refuses before the first byte what cannot end well.
-fn room(directory: &Utf8Path, missing: &[&Wanted<'_>]) -> anyhow::Result<()> {
-    let mut needed: u64 = 0;
-    for file in missing {
-        // What is there of it, under its own or its temporary name, is used or overwritten.
-        let part = Utf8PathBuf::from(format!("{}.part", file.place));
-        let there = [&file.place, &part]
-            .into_iter()
-            .filter_map(|path| path.metadata().ok())
-            .map(|metadata| metadata.len())
-            .max();
-        needed += file.entry.size.saturating_sub(there.unwrap_or(0));
+fn room(directory: &Utf8Path, missing: &[(Wanted<'_>, There)]) -> anyhow::Result<()> {
+    let (mut needed, mut reclaimed) = (0u64, 0u64);
+    for (file, found) in missing {
+        if let There::Other(size) = found {
+            let part = format!("{}.part", file.place);
+            let part = Utf8PathBuf::from(part)
+                .metadata()
+                .map_or(0, |part| part.len());
+            needed = needed.saturating_add(file.entry.size);
+            reclaimed = reclaimed.saturating_add(*size).saturating_add(part);
+        }
     }
     if needed == 0 {
         return Ok(());
     }
     let available = files::available(directory)
         .with_context(|| format!("cannot tell the free space of `{directory}`"))?;
-    let needed = needed + SPARE;
+    let needed = needed.saturating_add(SPARE).saturating_sub(reclaimed);
     if needed > available {
         bail!(NoRoom {
             directory: directory.to_owned(),

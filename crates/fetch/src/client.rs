@@ -1,4 +1,4 @@
-//! The HTTP client: connections, TLS, and what its errors mean.
+//! The HTTP client: connections, and what its errors mean.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +7,7 @@ use reqwest::{Client, Response, StatusCode, redirect};
 
 use crate::error::{FetchError, Trouble};
 use crate::retry::{Failure, Patience};
+use crate::tls;
 
 /// As the original.
 const MAX_REDIRECTS: usize = 5;
@@ -50,23 +51,9 @@ pub(crate) fn build(settings: &Settings) -> Result<Client, FetchError> {
         .connect_timeout(settings.connect_timeout)
         .redirect(redirect::Policy::limited(MAX_REDIRECTS))
         .referer(false)
-        .tls_backend_preconfigured(tls()?)
+        .tls_backend_preconfigured(tls::config()?)
         .build()
         .map_err(|error| FetchError::Setup(error.into()))
-}
-
-/// TLS with the system's roots. A system without any can still use plain HTTP: what is fetched is
-/// trusted for its signature, not for its transport.
-fn tls() -> Result<rustls::ClientConfig, FetchError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = rustls::crypto::ring::default_provider();
-    let builder = rustls::ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| FetchError::Setup(error.into()))?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 /// Why one attempt failed: what to tell the user if it was the last, and what the retry rules

@@ -14,6 +14,7 @@ mod range;
 mod request;
 mod retry;
 mod sink;
+mod tls;
 
 pub use client::Settings;
 pub use error::{FetchError, Trouble};

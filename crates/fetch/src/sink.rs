@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use sha2::Digest as _;
+use system_image_durable::{remove, sync_parent};
 use system_image_formats::checksum::Sha256;
 
 use crate::error::FetchError;
@@ -163,7 +164,7 @@ impl Sink {
         self.file.sync_all().map_err(|e| self.disk(e))?;
         fs::rename(&self.part, target).map_err(|e| self.disk(e))?;
         remove(&self.info).map_err(|e| self.disk(e))?;
-        sync_directory_of(target).map_err(|e| self.disk(e))?;
+        sync_parent(target).map_err(|e| self.disk(e))?;
         Ok(Finished::Good {
             size: self.len,
             sha256: got,
@@ -270,16 +271,4 @@ fn open_locked(path: &Utf8Path) -> Result<File, FetchError> {
 
 fn with_suffix(path: &Utf8Path, suffix: &str) -> Utf8PathBuf {
     Utf8PathBuf::from(format!("{path}{suffix}"))
-}
-
-fn remove(path: &Utf8Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn sync_directory_of(path: &Utf8Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_str().is_empty());
-    File::open(parent.unwrap_or(Utf8Path::new(".")))?.sync_all()
 }

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-mod scripted;
-
 use std::fs;
 use std::future::Future;
 use std::net::TcpListener;
@@ -14,12 +12,12 @@ use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use proptest::prelude::*;
-use scripted::{Answer, Asked, Server};
 use sha2::Digest as _;
 use system_image_fetch::{
     FetchError, Fetched, Fetcher, Patience, Progress, Request, Settings, Size, Trouble,
 };
 use system_image_formats::checksum::Sha256;
+use system_image_testkit::http::{Answer, Asked, Server};
 use tempfile::TempDir;
 
 /// Longer than any answer on loopback takes, however busy the machine is.

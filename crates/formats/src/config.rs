@@ -6,9 +6,11 @@
 
 mod value;
 
+use std::num::NonZeroU32;
+
 use camino::{Utf8Path, Utf8PathBuf};
 
-pub use self::value::{HookName, Interval, LogLevel, LogLevels};
+pub use self::value::{HookName, Interval, LogLevel, LogLevels, Timeout};
 use crate::channel_ini::Port;
 use crate::detail::VersionDetail;
 use crate::ini::{Ini, IniError, KeyCase};
@@ -83,6 +85,8 @@ pub struct ClientConfig {
     pub cache_partition: Utf8PathBuf,
     /// `[updater] data_partition`: holds the blacklist.
     pub data_partition: Utf8PathBuf,
+    /// `[downloads]`: how patient to be with a server.
+    pub downloads: Downloads,
     /// `[hooks]`: replaceable parts.
     pub hooks: Hooks,
     /// `[dbus] lifetime`: idle time before the service exits.
@@ -136,6 +140,19 @@ pub struct Gpg {
     pub image_signing: Utf8PathBuf,
     /// The device keyring of the last run.
     pub device_signing: Utf8PathBuf,
+}
+
+/// `[downloads]`, a section of ours, which the original ignores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Downloads {
+    /// Longest time to reach a server.
+    pub connect_timeout: Timeout,
+    /// Longest time in which next to nothing arrives.
+    pub stall_timeout: Timeout,
+    /// Attempts without progress in between, the first included.
+    pub attempts: NonZeroU32,
+    /// Wait after the first failed attempt; it doubles with each further one.
+    pub retry_wait: Interval,
 }
 
 /// `[hooks]`.
@@ -209,6 +226,12 @@ impl ClientConfig {
             },
             cache_partition: read.path("updater", "cache_partition", "/android/cache/recovery")?,
             data_partition: read.path("updater", "data_partition", "/var/lib/system-image")?,
+            downloads: Downloads {
+                connect_timeout: read.value("downloads", "connect_timeout", "30s")?,
+                stall_timeout: read.value("downloads", "stall_timeout", "1m")?,
+                attempts: read.value("downloads", "attempts", "5")?,
+                retry_wait: read.value("downloads", "retry_wait", "1s")?,
+            },
             hooks: Hooks {
                 device: read.value("hooks", "device", HookName::SYSTEM_PROPERTY)?,
                 scorer: read.value("hooks", "scorer", HookName::WEIGHTED_SCORER)?,
@@ -371,6 +394,8 @@ mod tests {
         assert_eq!(config.cache_partition, "/android/cache/recovery");
         assert_eq!(config.hooks.apply, HookName::Reboot);
         assert_eq!(config.lifetime.as_secs(), 600);
+        assert_eq!(config.downloads.stall_timeout.duration().as_secs(), 60);
+        assert_eq!(config.downloads.attempts.get(), 5);
         assert_eq!(
             config.service.https_base().unwrap(),
             "https://system-image.ubports.com"
@@ -420,6 +445,8 @@ mod tests {
             ("[system]\ntimeout: 10", "timeout"),
             ("[system]\nloglevel: loud", "loglevel"),
             ("[hooks]\napply: Noop", "apply"),
+            ("[downloads]\nconnect_timeout: 0s", "connect_timeout"),
+            ("[downloads]\nattempts: 0", "attempts"),
             ("[dbus]\nlifetime: 1H", "lifetime"),
         ] {
             let error = config(&[text]).unwrap_err();

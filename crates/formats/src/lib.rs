@@ -12,6 +12,7 @@ pub mod checksum;
 pub mod command;
 pub mod config;
 pub mod detail;
+pub mod hash;
 pub mod index;
 pub mod ini;
 pub mod json;

@@ -2,11 +2,12 @@
 //! devices fetch (server spec, section 10).
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 
 use anyhow::Context;
 use camino::Utf8Path;
+use system_image_durable::replace;
 use system_image_formats::keyring::{KeyringInfo, KeyringType};
 use system_image_formats::name::TreePath;
 use system_image_store::Store;
@@ -102,8 +103,8 @@ fn pack(root: &Root, role: KeyringType, now: i64) -> anyhow::Result<()> {
     let archive = Keyring { info, certificates }.pack();
     let signature = load(root, role.signer())?.sign(&archive[..], now)?;
     let place = root.keyring(role);
-    write_beside(&place, &archive, 0o644)
-        .and_then(|()| write_beside(&signature_of(&place), signature.as_bytes(), 0o644))
+    replace(&place, &archive, 0o644)
+        .and_then(|()| replace(signature_of(&place), signature.as_bytes(), 0o644))
         .with_context(|| format!("cannot write `{place}`"))
 }
 
@@ -179,26 +180,5 @@ fn write_secret(place: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)?;
-    write_beside(place, bytes, 0o600)
-}
-
-/// Writes beside the place, syncs, renames, syncs the directory.
-pub(crate) fn write_beside(place: &Utf8Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let staged = format!("{place}.new");
-    match fs::remove_file(&staged) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&staged)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&staged, place)?;
-    match place.parent() {
-        Some(directory) => fs::File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    replace(place, bytes, 0o600)
 }

@@ -2,17 +2,17 @@
 //! file.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek};
 
 use anyhow::{Context, bail};
 use camino::Utf8Path;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Check, MtStreamBuilder, Stream};
 use liblzma::write::XzEncoder;
-use sha2::{Digest, Sha256 as Hasher};
 use system_image_delta::Limits;
 use system_image_delta_build::{Form, classify, normalise};
 use system_image_formats::checksum::Sha256;
+use system_image_formats::hash::Hashing;
 use system_image_formats::index::FileEntry;
 use system_image_formats::name::TreePath;
 use system_image_formats::side::SideFile;
@@ -57,7 +57,7 @@ impl Payload {
             inner: rewound(&source)?,
             progress: &mut progress,
         };
-        let mut output = Hashed::new(BufWriter::with_capacity(BUFFER, scratch(tree)?));
+        let mut output = Hashing::new(BufWriter::with_capacity(BUFFER, scratch(tree)?));
         let normalised =
             normalise(source, form, Limits::default(), &mut output).with_context(unusable)?;
         progress.finish();
@@ -129,7 +129,7 @@ pub fn store(
     let len = tar.metadata()?.len();
     let what = format!("compressing {}", path.file_name()?);
     let mut progress = Progress::new(shortened(&what), len);
-    let mut writer = Hashed::new(tree.store().create(path)?);
+    let mut writer = Hashing::new(tree.store().create(path)?);
     let mut encoder =
         XzEncoder::new_stream(&mut writer, encoder(tree.config().compression_level, len)?);
     let mut source = Watched {
@@ -233,18 +233,15 @@ pub fn unpack(tree: &Tree, file: &FileEntry) -> anyhow::Result<File> {
         shortened(&format!("unpacking {}", file.path.file_name()?)),
         file.size,
     );
-    let mut data = HashedRead {
-        inner: Watched {
-            inner: data,
-            progress: &mut progress,
-        },
-        hasher: Hasher::new(),
-    };
+    let mut data = Hashing::new(Watched {
+        inner: data,
+        progress: &mut progress,
+    });
     let mut output = scratch(tree)?;
     let copied = io::copy(&mut decoder(&mut data)?, &mut output);
     // The decoder stops at the end of the last stream; what follows belongs to the digest too.
     let rest = io::copy(&mut data, &mut io::sink());
-    let checksum = Sha256::from(<[u8; 32]>::from(data.hasher.finalize()));
+    let (_, checksum) = data.finish();
     progress.finish();
     if checksum != file.checksum {
         bail!(
@@ -304,12 +301,9 @@ fn encoder(level: u32, len: u64) -> anyhow::Result<Stream> {
 }
 
 fn sign_and_hash(tree: &Tree, data: impl Read) -> anyhow::Result<(String, Sha256)> {
-    let mut data = HashedRead {
-        inner: data,
-        hasher: Hasher::new(),
-    };
+    let mut data = Hashing::new(data);
     let text = tree.signer().sign(&mut data)?;
-    Ok((text, Sha256::from(<[u8; 32]>::from(data.hasher.finalize()))))
+    Ok((text, data.finish().1))
 }
 
 /// A file without a name in the server's state directory: it is gone with the process.
@@ -345,54 +339,6 @@ impl<R: Read> Read for Watched<'_, R> {
         let read = self.inner.read(buffer)?;
         self.progress.add(read as u64);
         Ok(read)
-    }
-}
-
-/// Hashes what is read.
-struct HashedRead<R> {
-    inner: R,
-    hasher: Hasher,
-}
-
-impl<R: Read> Read for HashedRead<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
-}
-
-/// Hashes what is written.
-struct Hashed<W> {
-    inner: W,
-    hasher: Hasher,
-}
-
-impl<W> Hashed<W> {
-    fn new(inner: W) -> Self {
-        Self {
-            inner,
-            hasher: Hasher::new(),
-        }
-    }
-
-    fn finish(self) -> (W, Sha256) {
-        (
-            self.inner,
-            Sha256::from(<[u8; 32]>::from(self.hasher.finalize())),
-        )
-    }
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 

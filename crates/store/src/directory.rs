@@ -13,12 +13,18 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::CWD;
+use system_image_durable::{
+    Staged, present, remove, rename, replace, staged_name, sync_directory, sync_parent,
+};
 use system_image_formats::name::TreePath;
 
 use crate::{ReadSeek, Store, StoreError, Writer};
+
+/// Permission bits of published files: a web server of another user reads them.
+const FILE_MODE: u32 = 0o644;
 
 /// A tree in a local directory.
 ///
@@ -72,22 +78,15 @@ impl Store for Directory {
 
     fn create(&self, path: &TreePath) -> Result<Box<dyn Writer>, StoreError> {
         let place = self.at(path);
-        let made = (|| {
-            make_parents(&self.root, &place)?;
-            let staged = Utf8PathBuf::from(format!("{place}.new"));
-            let file = File::create(&staged)?;
-            Ok(InDirectory {
-                file,
-                staged,
-                place,
-                path: path.clone(),
-                committed: false,
+        make_parents(&self.root, &place)
+            .and_then(|()| Staged::create(place, FILE_MODE))
+            .map(|staged| {
+                Box::new(InDirectory {
+                    staged,
+                    path: path.clone(),
+                }) as Box<dyn Writer>
             })
-        })();
-        match made {
-            Ok(writer) => Ok(Box::new(writer)),
-            Err(source) => Err(StoreError::new("write", path, source)),
-        }
+            .map_err(|source| StoreError::new("write", path, source))
     }
 
     fn replace(&self, path: &TreePath, content: &[u8], signature: &[u8]) -> Result<(), StoreError> {
@@ -103,49 +102,34 @@ impl Store for Directory {
 
     fn remove(&self, path: &TreePath) -> Result<(), StoreError> {
         let place = self.at(path);
-        present(fs::remove_file(&place))
-            .and_then(|_| present(sync_parent(&place)))
-            .map(drop)
+        remove(&place)
+            .and_then(|()| present(sync_parent(&place)).map(drop))
             .map_err(|source| StoreError::new("remove", path, source))
     }
 }
 
 /// A file being written.
 struct InDirectory {
-    file: File,
-    staged: Utf8PathBuf,
-    place: Utf8PathBuf,
+    staged: Staged,
     path: TreePath,
-    committed: bool,
 }
 
 impl Write for InDirectory {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.staged.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.staged.flush()
     }
 }
 
 impl Writer for InDirectory {
-    fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
-        (self.file.sync_all())
-            .and_then(|()| fs::rename(&self.staged, &self.place))
-            .and_then(|()| sync_parent(&self.place))
-            .map_err(|source| StoreError::new("write", &self.path, source))?;
-        self.committed = true;
-        Ok(())
-    }
-}
-
-impl Drop for InDirectory {
-    fn drop(&mut self) {
-        if !self.committed {
-            // Nothing reads that name; the next writer of the same file overwrites it.
-            let _ = fs::remove_file(&self.staged);
-        }
+    fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        let Self { staged, path } = *self;
+        staged
+            .commit()
+            .map_err(|source| StoreError::new("write", &path, source))
     }
 }
 
@@ -224,12 +208,10 @@ impl Pair {
         present(fs::remove_dir_all(&version))?;
         fs::create_dir(&version)?;
         for (name, bytes) in self.members().iter().zip([content, signature]) {
-            let mut file = File::create(version.join(name))?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
+            replace(version.join(name), bytes, FILE_MODE)?;
         }
-        sync(&version)?;
-        sync(&self.versions)
+        sync_directory(&version)?;
+        sync_directory(&self.versions)
     }
 
     fn link_members(&self) -> io::Result<()> {
@@ -240,13 +222,13 @@ impl Pair {
                 &format!(".{}/now/{name}", self.name),
             )?;
         }
-        sync(&self.directory)
+        sync_directory(&self.directory)
     }
 
     /// The one step.
     fn point_to(&self, number: u64) -> io::Result<()> {
         link(&self.versions, "now", &number.to_string())?;
-        sync(&self.versions)
+        sync_directory(&self.versions)
     }
 }
 
@@ -258,10 +240,10 @@ fn link(directory: &Utf8Path, name: &str, target: &str) -> io::Result<()> {
     {
         return Ok(());
     }
-    let staged = directory.join(format!("{name}.new"));
-    present(fs::remove_file(&staged))?;
-    rustix::fs::symlinkat(target, CWD, staged.as_std_path())?;
-    fs::rename(&staged, &place)
+    let staged = staged_name(place.as_std_path())?;
+    remove(&staged)?;
+    symlink(target, &staged)?;
+    rename(&staged, place.as_std_path())
 }
 
 /// Makes the directories above `place`, up to `root`, durable.
@@ -279,28 +261,4 @@ fn make_parents(root: &Utf8Path, place: &Utf8Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn sync_parent(place: &Utf8Path) -> io::Result<()> {
-    place.parent().map_or(Ok(()), sync)
-}
-
-fn sync(directory: &Utf8Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-/// What is missing is `None`, not an error.
-fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }

@@ -1,8 +1,27 @@
-//! Fixture builders that make real things: archives, trees, devices. A dev-dependency only, so
-//! what goes wrong here panics.
+//! Fixture builders that make real things: keys, archives, published trees, servers, devices. A
+//! dev-dependency only, so what goes wrong here panics.
+//!
+//! | to | use |
+//! | --- | --- |
+//! | describe a system, pack it, compare it | [`tree`] |
+//! | have a key for each role | [`Keys`] |
+//! | publish images, right or wrong | [`Published`] |
+//! | serve a published tree, with faults | [`Web`], [`Fault`] |
+//! | answer requests byte by byte | [`http`] |
+//! | have a device that takes updates | [`Device`] |
 #![allow(
     clippy::unwrap_used,
     reason = "a fixture that cannot be made ends its test"
 )]
 
+mod device;
+pub mod http;
+mod keys;
+mod published;
 pub mod tree;
+mod web;
+
+pub use device::Device;
+pub use keys::{Keys, MADE, keyring, sign};
+pub use published::{CHANNEL, DEVICE, Published};
+pub use web::{Fault, Web};

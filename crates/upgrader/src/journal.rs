@@ -16,6 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use system_image_durable::{rename, sync_parent};
 use system_image_formats::command::MAX_LEN;
 
 /// What a note begins with.
@@ -68,8 +69,7 @@ impl Journal {
     /// other.
     pub fn begin(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()?;
-        fs::rename(&self.path, &self.applying)?;
-        self.sync_directory()
+        rename(self.path.as_std_path(), self.applying.as_std_path())
     }
 
     /// Notes that `done` steps are done. To be called when what they did is on the disk.
@@ -92,21 +92,12 @@ impl Journal {
     /// Forgets the command file whose steps are done.
     pub fn end(&self) -> io::Result<()> {
         fs::remove_file(&self.applying)?;
-        self.sync_directory()
+        sync_parent(&self.applying)
     }
 
     /// Puts the new command file aside, which was refused.
     pub fn refuse(&self) -> io::Result<()> {
-        fs::rename(&self.path, &self.refused)?;
-        self.sync_directory()
-    }
-
-    fn sync_directory(&self) -> io::Result<()> {
-        let directory = match self.path.parent() {
-            Some(parent) if parent != "" => parent,
-            _ => Utf8Path::new("."),
-        };
-        File::open(directory)?.sync_all()
+        rename(self.path.as_std_path(), self.refused.as_std_path())
     }
 }
 

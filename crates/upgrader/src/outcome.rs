@@ -1,10 +1,9 @@
 //! What became of an update, for the running system to read: the original leaves its client to
 //! guess (upgrader spec, section 11).
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use serde::Serialize;
 
 /// The content of the result file, one JSON object.
@@ -57,12 +56,7 @@ impl Outcome {
     pub fn write(&self, path: &Utf8Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        let part = Utf8PathBuf::from(format!("{path}.part"));
-        let mut file = File::create(&part)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&part, path)?;
-        File::open(path.parent().unwrap_or(path))?.sync_all()
+        system_image_durable::replace(path, &text, 0o644)
     }
 }
 
@@ -76,6 +70,10 @@ fn version(name: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use camino::Utf8PathBuf;
+
     use super::*;
 
     #[test]

@@ -321,9 +321,13 @@ impl Run<'_> {
             "{name}: placed {members} members with {bytes} bytes, removed {removed}"
         ));
         if applied.skipped != Skipped::default() {
+            let Skipped {
+                owners,
+                devices,
+                xattrs,
+            } = applied.skipped;
             log(&format!(
-                "{name}: left out without root: {:?}",
-                applied.skipped
+                "{name}: left out without root: {owners} owners, {devices} devices, {xattrs} attributes"
             ));
         }
         Ok(())

@@ -153,12 +153,8 @@ fn a_program_that_outlived_its_upgrader_is_waited_for() {
         .unwrap();
     let mut upgrader = device.start_logging();
     let mut log = BufReader::new(upgrader.stderr.take().unwrap()).lines();
-    log.find(|line| {
-        line.as_ref()
-            .unwrap()
-            .contains("waiting for another program")
-    })
-    .unwrap();
+    let mut lines = log.by_ref().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("waiting for another program")));
     assert!(upgrader.try_wait().unwrap().is_none(), "it waits");
     drop(orphan);
     log.for_each(drop);

@@ -61,6 +61,39 @@ impl FromStr for Interval {
     }
 }
 
+/// A length of time after which to give up: an [`Interval`] longer than nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout(Duration);
+
+impl Timeout {
+    /// The length of time.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+/// The text is no timeout.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimeoutError {
+    /// It is no interval.
+    #[error(transparent)]
+    Interval(#[from] IntervalError),
+    /// It is none at all.
+    #[error("a timeout is longer than nothing")]
+    Nothing,
+}
+
+impl FromStr for Timeout {
+    type Err = TimeoutError;
+
+    fn from_str(text: &str) -> Result<Self, TimeoutError> {
+        match text.parse::<Interval>()?.duration() {
+            Duration::ZERO => Err(TimeoutError::Nothing),
+            duration => Ok(Self(duration)),
+        }
+    }
+}
+
 /// How important a log record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names are the configuration's")]

@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use system_image_durable::replace;
 use system_image_formats::channel_ini::Port;
 use system_image_trust::KeyKind;
 
@@ -83,7 +84,7 @@ impl Init {
                 https_port: self.https_port,
                 compression_level: self.compression_level,
             };
-            keys::write_beside(&place, config.to_text().as_bytes(), 0o644)
+            replace(&place, config.to_text().as_bytes(), 0o644)
                 .with_context(|| format!("cannot write `{place}`"))?;
         }
         drop(lock);

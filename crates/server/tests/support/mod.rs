@@ -12,16 +12,16 @@ use std::process::{Command, Output};
 
 use sha2::{Digest, Sha256};
 
-pub const CHANNEL: &str = "24.04/stable";
-pub const DEVICE: &str = "tango";
+pub(crate) const CHANNEL: &str = "24.04/stable";
+pub(crate) const DEVICE: &str = "tango";
 
 /// A server without images, removed when dropped.
-pub struct Server {
+pub(crate) struct Server {
     directory: tempfile::TempDir,
 }
 
 impl Server {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let server = Self {
             directory: tempfile::tempdir().unwrap(),
         };
@@ -32,27 +32,27 @@ impl Server {
     }
 
     /// Where the server's directory and the inputs are.
-    pub fn place(&self) -> &Path {
+    pub(crate) fn place(&self) -> &Path {
         self.directory.path()
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.place().join("server")
     }
 
-    pub fn www(&self) -> PathBuf {
+    pub(crate) fn www(&self) -> PathBuf {
         self.root().join("www")
     }
 
     /// The program with its root, ready for more.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_system-image-server"));
         command.arg("--root").arg(self.root()).args(arguments);
         command
     }
 
     /// Runs the program; it must succeed.
-    pub fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert!(
             output.status.success(),
@@ -63,14 +63,14 @@ impl Server {
     }
 
     /// Publishes an archive; returns the version.
-    pub fn publish(&self, archive: &Path) -> String {
+    pub(crate) fn publish(&self, archive: &Path) -> String {
         self.run(&["publish", CHANNEL, DEVICE, archive.to_str().unwrap()])
             .trim()
             .to_owned()
     }
 
     /// Packs files into an archive of a root file system.
-    pub fn archive(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+    pub(crate) fn archive(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
         let tree = self.place().join(format!("{name}.tree"));
         for (path, content) in files {
             let place = tree.join(path);
@@ -89,16 +89,16 @@ impl Server {
         archive
     }
 
-    pub fn index_path(&self) -> PathBuf {
+    pub(crate) fn index_path(&self) -> PathBuf {
         self.www().join(CHANNEL).join(DEVICE).join("index.json")
     }
 
-    pub fn index(&self) -> serde_json::Value {
+    pub(crate) fn index(&self) -> serde_json::Value {
         serde_json::from_slice(&fs::read(self.index_path()).unwrap()).unwrap()
     }
 
     /// The digest of every file of the tree that a web server would serve.
-    pub fn snapshot(&self) -> BTreeMap<String, String> {
+    pub(crate) fn snapshot(&self) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         walk(&self.www(), &self.www(), &mut found);
         found
@@ -106,7 +106,7 @@ impl Server {
 
     /// Checks with gpgv, xz and tar that what is visible is whole: each document and each file
     /// that an index names is there, signed, and has its size and digest.
-    pub fn assert_consistent(&self) {
+    pub(crate) fn assert_consistent(&self) {
         let keyring = self.place().join("image-signing.gpg");
         let archive = self.www().join("gpg/image-signing.tar.xz");
         let output = Command::new("tar")
@@ -174,19 +174,19 @@ fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
 
-pub fn tar(arguments: &[&str]) -> String {
+pub(crate) fn tar(arguments: &[&str]) -> String {
     let output = Command::new("tar").args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

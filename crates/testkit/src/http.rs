@@ -1,22 +1,27 @@
 //! An HTTP/1.1 server that does what a test tells it to, right or wrong, on a real socket.
+//!
+//! A script gets each request and returns the bytes to send. Nothing is added or corrected, so
+//! every mistake that a server can make can be made. Connections are kept alive.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::{fmt, thread};
 
 /// A request, as it came.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub struct Asked {
     /// How many came before it.
-    pub(crate) number: usize,
-    pub(crate) path: String,
+    pub number: usize,
+    /// The path that was asked for.
+    pub path: String,
     headers: Vec<(String, String)>,
 }
 
 impl Asked {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self
             .headers
             .iter()
@@ -25,7 +30,7 @@ impl Asked {
     }
 
     /// The first byte asked for, if not the whole file.
-    pub(crate) fn range(&self) -> Option<usize> {
+    pub fn range(&self) -> Option<usize> {
         let range = self
             .header("Range")?
             .strip_prefix("bytes=")?
@@ -36,7 +41,7 @@ impl Asked {
 
 /// What to send, byte by byte, and what to do then.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub struct Answer {
     bytes: Vec<u8>,
     head: usize,
     then: Then,
@@ -48,11 +53,13 @@ enum Then {
     Close,
     /// Sends nothing more until the client goes away.
     Hang,
+    /// Sends the body again and again until the client goes away.
+    Repeat,
 }
 
 impl Answer {
     /// A status with headers, each ending with a line break, and nothing added.
-    pub(crate) fn with(status: &str, headers: &str, body: &[u8]) -> Self {
+    pub fn with(status: &str, headers: &str, body: &[u8]) -> Self {
         let mut bytes = format!("HTTP/1.1 {status}\r\n{headers}\r\n").into_bytes();
         let head = bytes.len();
         bytes.extend(body);
@@ -63,11 +70,13 @@ impl Answer {
         }
     }
 
-    pub(crate) fn status(status: &str) -> Self {
+    /// A status with a short body.
+    pub fn status(status: &str) -> Self {
         Self::with(status, "Content-Length: 4\r\n", b"oops")
     }
 
-    pub(crate) fn whole(body: &[u8], more: &str) -> Self {
+    /// A whole body.
+    pub fn whole(body: &[u8], more: &str) -> Self {
         Self::with(
             "200 OK",
             &format!("Content-Length: {}\r\n{more}", body.len()),
@@ -76,7 +85,7 @@ impl Answer {
     }
 
     /// What a good server answers about a file of this version.
-    pub(crate) fn file(asked: &Asked, body: &[u8], etag: &str) -> Self {
+    pub fn file(asked: &Asked, body: &[u8], etag: &str) -> Self {
         let headers = format!("ETag: {etag}\r\nAccept-Ranges: bytes\r\n");
         let same = asked.header("If-Range").is_none_or(|known| known == etag);
         match asked.range().filter(|_| same) {
@@ -96,13 +105,15 @@ impl Answer {
         }
     }
 
-    pub(crate) fn part(range: &str, body: &[u8], more: &str) -> Self {
+    /// Part of a body.
+    pub fn part(range: &str, body: &[u8], more: &str) -> Self {
         let len = body.len();
         let headers = format!("Content-Length: {len}\r\nContent-Range: bytes {range}\r\n{more}");
         Self::with("206 Partial Content", &headers, body)
     }
 
-    pub(crate) fn chunked(body: &[u8]) -> Self {
+    /// A whole body whose length is not told before.
+    pub fn chunked(body: &[u8]) -> Self {
         let mut chunks = Vec::new();
         for chunk in body.chunks(1000) {
             chunks.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
@@ -113,7 +124,16 @@ impl Answer {
         Self::with("200 OK", "Transfer-Encoding: chunked\r\n", &chunks)
     }
 
-    pub(crate) fn raw(bytes: &[u8]) -> Self {
+    /// A body without end, whose length is not told.
+    pub fn endless() -> Self {
+        let chunk = format!("{:x}\r\n{}\r\n", 1 << 16, "x".repeat(1 << 16));
+        let mut answer = Self::with("200 OK", "Transfer-Encoding: chunked\r\n", chunk.as_bytes());
+        answer.then = Then::Repeat;
+        answer
+    }
+
+    /// Any bytes, and the end of the connection.
+    pub fn raw(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.to_vec(),
             head: 0,
@@ -121,7 +141,8 @@ impl Answer {
         }
     }
 
-    pub(crate) fn redirect(to: &str) -> Self {
+    /// A redirect.
+    pub fn redirect(to: &str) -> Self {
         Self::with(
             "302 Found",
             &format!("Location: {to}\r\nContent-Length: 0\r\n"),
@@ -130,14 +151,14 @@ impl Answer {
     }
 
     /// Closes the connection after so many bytes of the body.
-    pub(crate) fn cut(mut self, after: usize) -> Self {
+    pub fn cut(mut self, after: usize) -> Self {
         self.bytes.truncate(self.head + after);
         self.then = Then::Close;
         self
     }
 
     /// Sends so many bytes of the body, and then nothing for ever.
-    pub(crate) fn hang(mut self, after: usize) -> Self {
+    pub fn hang(mut self, after: usize) -> Self {
         self.bytes.truncate(self.head + after);
         self.then = Then::Hang;
         self
@@ -145,9 +166,15 @@ impl Answer {
 }
 
 /// Runs until it is dropped.
-pub(crate) struct Server {
+pub struct Server {
     address: SocketAddr,
     state: Arc<State>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server at {}", self.address)
+    }
 }
 
 type Script = dyn FnMut(&Asked) -> Answer + Send;
@@ -162,7 +189,8 @@ struct State {
 }
 
 impl Server {
-    pub(crate) fn start(script: impl FnMut(&Asked) -> Answer + Send + 'static) -> Self {
+    /// Answers each request as the script says, one at a time.
+    pub fn start(script: impl FnMut(&Asked) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -188,20 +216,28 @@ impl Server {
         Self { address, state }
     }
 
-    pub(crate) fn url(&self, path: &str) -> String {
+    /// Its port on the loopback interface.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
+    /// Every request so far.
+    pub fn asked(&self) -> Vec<Asked> {
         self.state.asked.lock().unwrap().clone()
     }
 
-    pub(crate) fn connections(&self) -> usize {
+    /// How many connections there were.
+    pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
     /// The most requests that were under way at one time.
-    pub(crate) fn most_busy(&self) -> usize {
+    pub fn most_busy(&self) -> usize {
         self.state.most_busy.load(Ordering::SeqCst)
     }
 }
@@ -223,8 +259,10 @@ fn serve(stream: TcpStream, state: &State) -> Option<()> {
         state.most_busy.fetch_max(busy, Ordering::SeqCst);
         let answer = (state.script.lock().unwrap())(&asked);
         let sent = writer.write_all(&answer.bytes);
-        if answer.then == Then::Hang {
-            let _ = reader.read(&mut [0]);
+        match answer.then {
+            Then::Hang => drop(reader.read(&mut [0])),
+            Then::Repeat => while writer.write_all(&answer.bytes[answer.head..]).is_ok() {},
+            Then::Next | Then::Close => {}
         }
         state.busy.fetch_sub(1, Ordering::SeqCst);
         if sent.is_err() || answer.then != Then::Next {
