@@ -85,15 +85,15 @@ mod tests {
     #[test]
     fn sides_take_turns_and_the_middle_counts() {
         let order = std::cell::RefCell::new(String::new());
-        let mut seconds = [9.0, 1.0, 2.0].into_iter();
+        let mut costs = [(9.0, 5), (1.0, 9), (2.0, 7)].into_iter();
         let mut sides = [
             Side::new("a", || {
                 order.borrow_mut().push('a');
-                let seconds = seconds.next().context("three rounds")?;
+                let (seconds, memory) = costs.next().context("three rounds")?;
                 Ok(Cost {
                     seconds,
                     cpu: -seconds,
-                    memory: seconds as u64,
+                    memory,
                 })
             }),
             Side::new("b", || {

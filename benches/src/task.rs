@@ -179,7 +179,7 @@ fn fetch(url: &str, place: &Utf8Path) -> anyhow::Result<()> {
         sha256: None,
     };
     let fetcher = Fetcher::new(Settings::new("system-image-bench"))?;
-    let fetched = runtime.block_on(fetcher.fetch(&request, &mut |_| {}))?;
-    println!("{}", fetched.sha256);
+    let file = runtime.block_on(fetcher.fetch(&request, &mut |_| {}))?;
+    println!("{}", file.sha256);
     Ok(())
 }
