@@ -13,7 +13,7 @@ use system_image_formats::version::ImageVersion;
     clippy::struct_excessive_bools,
     reason = "each is a switch of the original's"
 )]
-#[command(name = "system-image-cli", version, infer_long_args = true)]
+#[command(name = "system-image-cli", version, infer_long_args = true, args_override_self = true)]
 pub(super) struct Options {
     /// Configuration directory
     #[arg(
@@ -81,5 +81,12 @@ mod tests {
         let options = options.unwrap();
         assert!(options.dry_run && options.verbose == 2);
         assert_eq!(options.build.as_deref(), Some("-1"));
+    }
+
+    #[test]
+    fn of_an_option_that_is_given_twice_the_last_counts() {
+        let options = Options::try_parse_from(["x", "-C", "a", "-C", "b", "-n", "-n"]).unwrap();
+        assert!(options.dry_run);
+        assert_eq!(options.config, "b");
     }
 }
