@@ -5,7 +5,7 @@ mod steps;
 
 use std::process::ExitCode;
 
-use self::steps::{Failed, cargo, run};
+use self::steps::{Failed, built, cargo, run};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -45,11 +45,12 @@ fn main() -> ExitCode {
 fn demo(arguments: &[&str]) -> Result<(), Failed> {
     setup::setup()?;
     cargo(&["build", "--workspace", "--bins"])?;
-    let demo = ["run", "--quiet", "--package", "system-image-demo", "--"];
-    cargo(&[&demo, arguments].concat())
+    built("debug", "system-image-demo", arguments)
 }
 
-/// The runner of the tests comes last, so that its summary does.
+/// Everything is built once, with the features of all of it: asking cargo for single packages in
+/// between would build their dependencies again. The runner of the tests comes last, so that its
+/// summary does.
 fn test() -> Result<(), Failed> {
     setup::setup()?;
     cargo(&["fmt", "--all", "--check"])?;
@@ -62,9 +63,9 @@ fn test() -> Result<(), Failed> {
         "-D",
         "warnings",
     ])?;
-    cargo(&["build", "--workspace", "--bins"])?;
+    cargo(&["build", "--workspace", "--all-targets"])?;
+    built("debug", "system-image-demo", &["--small"])?;
     cargo(&["test", "--workspace", "--doc"])?;
-    demo(&["--small"])?;
     if run("cargo", &["nextest", "--version"]).is_ok() {
         cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
     } else {
@@ -75,13 +76,5 @@ fn test() -> Result<(), Failed> {
 fn bench(arguments: &[&str]) -> Result<(), Failed> {
     setup::setup()?;
     cargo(&["build", "--release", "--workspace", "--bins"])?;
-    let bench = [
-        "run",
-        "--release",
-        "--quiet",
-        "--package",
-        "system-image-bench",
-        "--",
-    ];
-    cargo(&[&bench, arguments].concat())
+    built("release", "system-image-bench", arguments)
 }

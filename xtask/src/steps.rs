@@ -20,6 +20,16 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<(), Failed> {
     finish(Command::new(cargo).args(arguments), "cargo", arguments)
 }
 
+/// Runs a program of this workspace that was built.
+pub(crate) fn built(profile: &str, program: &str, arguments: &[&str]) -> Result<(), Failed> {
+    // This program stands in `target/debug`.
+    let this = std::env::current_exe().map_err(|error| Failed(error.to_string()))?;
+    let target = this.ancestors().nth(2).unwrap_or(&this);
+    let path = target.join(profile).join(program);
+    eprintln!("+ {program} {}", arguments.join(" "));
+    finish(Command::new(path).args(arguments), program, arguments)
+}
+
 /// Runs a program and hides what it prints.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failed> {
     let mut command = Command::new(program);

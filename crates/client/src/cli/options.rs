@@ -13,7 +13,12 @@ use system_image_formats::version::ImageVersion;
     clippy::struct_excessive_bools,
     reason = "each is a switch of the original's"
 )]
-#[command(name = "system-image-cli", version, infer_long_args = true, args_override_self = true)]
+#[command(
+    name = "system-image-cli",
+    version,
+    infer_long_args = true,
+    args_override_self = true
+)]
 pub(super) struct Options {
     /// Configuration directory
     #[arg(
