@@ -1,6 +1,9 @@
 //! `index.json`: the images of one device in one channel (server spec, section 5).
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::checksum::Sha256;
@@ -85,7 +88,7 @@ impl ImageKind {
 }
 
 /// One file of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileEntry {
     /// Position in which the device applies the files, ascending.
     pub order: u32,
@@ -196,6 +199,62 @@ struct WrittenImage {
 enum WrittenKind {
     Full,
     Delta,
+}
+
+/// The keys of a file entry. Reading them one by one is several times faster than what serde
+/// makes of a flattened rest, and an index is mostly files.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum FileKey {
+    Order,
+    Path,
+    Signature,
+    Checksum,
+    Size,
+    Other(String),
+}
+
+impl<'de> Deserialize<'de> for FileEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FileVisitor)
+    }
+}
+
+struct FileVisitor;
+
+impl<'de> Visitor<'de> for FileVisitor {
+    type Value = FileEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a file entry")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FileEntry, A::Error> {
+        let (mut order, mut path, mut signature, mut checksum, mut size) =
+            (None, None, None, None, None);
+        let mut extra = Map::new();
+        while let Some(key) = map.next_key()? {
+            match key {
+                FileKey::Order => order = Some(map.next_value()?),
+                FileKey::Path => path = Some(map.next_value()?),
+                FileKey::Signature => signature = Some(map.next_value()?),
+                FileKey::Checksum => checksum = Some(map.next_value()?),
+                FileKey::Size => size = Some(map.next_value()?),
+                FileKey::Other(name) => {
+                    extra.insert(name, map.next_value()?);
+                }
+            }
+        }
+        let missing = A::Error::missing_field;
+        Ok(FileEntry {
+            order: order.ok_or_else(|| missing("order"))?,
+            path: path.ok_or_else(|| missing("path"))?,
+            signature: signature.ok_or_else(|| missing("signature"))?,
+            checksum: checksum.ok_or_else(|| missing("checksum"))?,
+            size: size.ok_or_else(|| missing("size"))?,
+            extra,
+        })
+    }
 }
 
 /// A delta that does not say where it starts.

@@ -3,10 +3,13 @@
 //! Keys sorted by code point, four blanks of indent, `": "`, pure ASCII with `\uXXXX`, one final
 //! newline: equal data gives equal bytes, on our server and on the original's.
 
+use std::fmt;
 use std::io;
+use std::marker::PhantomData;
+use std::str::FromStr;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
@@ -31,6 +34,30 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
         return Err(JsonError::TooLong(bytes.len()));
     }
     Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Reads a string straight into what it stands for, without a copy in between: an index has tens
+/// of thousands of them.
+pub(crate) fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    struct Text<T>(PhantomData<T>);
+
+    impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Text<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_str(Text(PhantomData))
 }
 
 /// The published bytes of a value.

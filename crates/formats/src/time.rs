@@ -68,8 +68,7 @@ impl Serialize for GeneratedAt {
 
 impl<'de> Deserialize<'de> for GeneratedAt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        crate::json::parsed(deserializer)
     }
 }
 
