@@ -31,6 +31,7 @@ impl Table {
         let Some((name, ours)) = costs.next() else {
             return;
         };
+        let before = self.lines.len();
         let what = format!("{what} ({} rounds)", ours.rounds());
         self.line(what, name, ours, String::new());
         let own = ours.median();
@@ -41,8 +42,10 @@ impl Table {
         if let Some(reference) = reference {
             self.lines.push(reference.line(own));
         }
-        // What there is so far, for those who wait.
-        eprintln!();
+        // For those who wait, or do not want to wait for the rest.
+        for line in &self.lines[before..] {
+            eprintln!("{}", line.join(" | "));
+        }
     }
 
     fn line(&mut self, what: String, name: &str, costs: &Costs, factors: String) {
