@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::{CHANNEL, DEVICE, Server, stderr, tar};
+use support::{CHANNEL, DEVICE, MTIME, Server, stderr, tar};
 
 const ONE: [(&str, &str); 3] = [
     ("etc/version", "1"),
@@ -84,6 +84,7 @@ fn publishing_the_same_files_again_changes_no_byte() {
         "--pax-option=comment=x",
         "--owner=root:0",
         "--group=root:0",
+        MTIME,
         "-cJf",
     ];
     tar(&[

@@ -15,6 +15,9 @@ use sha2::{Digest, Sha256};
 pub(crate) const CHANNEL: &str = "24.04/stable";
 pub(crate) const DEVICE: &str = "tango";
 
+/// Every archive's times.
+pub(crate) const MTIME: &str = "--mtime=@1700000000";
+
 /// A server without images, removed when dropped.
 pub(crate) struct Server {
     directory: tempfile::TempDir,
@@ -78,14 +81,9 @@ impl Server {
             fs::write(place, content).unwrap();
         }
         let archive = self.place().join(format!("{name}.tar"));
-        tar(&[
-            "--create",
-            "--file",
-            archive.to_str().unwrap(),
-            "-C",
-            tree.to_str().unwrap(),
-            ".",
-        ]);
+        // The time of writing is nothing that images should differ in.
+        let (from, to) = (tree.to_str().unwrap(), archive.to_str().unwrap());
+        tar(&["--create", MTIME, "--file", to, "-C", from, "."]);
         archive
     }
 
