@@ -13,7 +13,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use system_image_durable::{
@@ -21,7 +21,7 @@ use system_image_durable::{
 };
 use system_image_formats::name::TreePath;
 
-use crate::{ReadSeek, Store, StoreError, Writer};
+use crate::{Found, ReadSeek, Store, StoreError, Writer};
 
 /// Permission bits of published files: a web server of another user reads them.
 const FILE_MODE: u32 = 0o644;
@@ -103,8 +103,37 @@ impl Store for Directory {
     fn remove(&self, path: &TreePath) -> Result<(), StoreError> {
         let place = self.at(path);
         remove(&place)
-            .and_then(|()| present(sync_parent(&place)).map(drop))
+            .and_then(|()| prune(&self.root, &place))
             .map_err(|source| StoreError::new("remove", path, source))
+    }
+
+    fn remove_document(&self, path: &TreePath) -> Result<(), StoreError> {
+        let place = self.at(path);
+        (|| {
+            let pair = Pair::at(&place)?;
+            for name in pair.members() {
+                remove(pair.directory.join(name))?;
+            }
+            present(sync_directory(&pair.directory))?;
+            present(fs::remove_dir_all(&pair.versions))?;
+            prune(&self.root, &place)
+        })()
+        .map_err(|source| StoreError::new("remove", path, source))
+    }
+
+    fn copy(&self, from: &TreePath, to: &TreePath) -> Result<(), StoreError> {
+        let (from, place) = (self.at(from), self.at(to));
+        (|| {
+            make_parents(&self.root, &place)?;
+            // Files are never changed in place, so two names may share one.
+            fs::hard_link(fs::canonicalize(from)?, &place)?;
+            sync_parent(&place)
+        })()
+        .map_err(|source| StoreError::new("copy to", to, source))
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError> {
+        walk(&self.root, "", visit).map_err(|source| StoreError::new("list", &self.root, source))
     }
 }
 
@@ -142,16 +171,21 @@ struct Pair {
 }
 
 impl Pair {
+    /// The pair of a document, made when missing.
     fn of(place: &Utf8Path) -> io::Result<Self> {
+        let pair = Self::at(place)?;
+        fs::create_dir_all(&pair.versions)?;
+        Ok(pair)
+    }
+
+    fn at(place: &Utf8Path) -> io::Result<Self> {
         let (Some(directory), Some(name)) = (place.parent(), place.file_name()) else {
             return Err(io::ErrorKind::InvalidFilename.into());
         };
-        let versions = directory.join(format!(".{name}"));
-        fs::create_dir_all(&versions)?;
         Ok(Self {
             directory: directory.to_owned(),
             name: name.to_owned(),
-            versions,
+            versions: directory.join(format!(".{name}")),
         })
     }
 
@@ -261,4 +295,66 @@ fn make_parents(root: &Utf8Path, place: &Utf8Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes the directories above `place` that are empty, up to `root`.
+fn prune(root: &Utf8Path, place: &Utf8Path) -> io::Result<()> {
+    for parent in place.ancestors().skip(1).take_while(|at| *at != root) {
+        match fs::remove_dir(parent) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                return sync_directory(parent);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    sync_directory(root)
+}
+
+/// Visits the files below `directory`, whose path in the tree is `prefix`. The versions of a
+/// document are no files of the tree; those of a document that is half removed stand for it.
+fn walk(directory: &Utf8Path, prefix: &str, visit: &mut dyn FnMut(Found<'_>)) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = format!("{prefix}{name}");
+        let place = directory.join(&*name);
+        if entry.file_type()?.is_dir() {
+            match name.strip_prefix('.') {
+                Some(document) if has_versions(&place) => {
+                    if !directory.join(document).exists() {
+                        visit(Found {
+                            path: &format!("{prefix}{document}"),
+                            size: 0,
+                            modified: entry.metadata()?.mtime(),
+                        });
+                    }
+                }
+                _ => walk(&place, &format!("{path}/"), visit)?,
+            }
+            continue;
+        }
+        // A link is what it leads to; one that leads nowhere is itself.
+        let metadata = match present(fs::metadata(entry.path()))? {
+            Some(metadata) => metadata,
+            None => match present(entry.metadata())? {
+                Some(metadata) => metadata,
+                None => continue,
+            },
+        };
+        visit(Found {
+            path: &path,
+            size: metadata.len(),
+            modified: metadata.mtime(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether a directory holds the versions of a document.
+fn has_versions(directory: &Utf8Path) -> bool {
+    let document = directory.file_name().and_then(|name| name.strip_prefix('.'));
+    document.is_some_and(|name| Utf8Path::new(name).extension() == Some("json"))
 }

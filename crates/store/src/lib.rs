@@ -7,6 +7,7 @@
 
 mod directory;
 mod memory;
+mod overlay;
 
 use std::io::{self, Read, Seek, Write};
 
@@ -14,6 +15,7 @@ use system_image_formats::name::TreePath;
 
 pub use self::directory::Directory;
 pub use self::memory::Memory;
+pub use self::overlay::{Change, Overlay};
 
 /// Why a store did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,18 @@ pub trait Writer: Write + Send {
     fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 
+/// Something that a tree holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// Where, relative to the tree's root. Names that are not UTF-8 are shown with replacement
+    /// characters, and so are no [`TreePath`].
+    pub path: &'a str,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last changed, in Unix seconds.
+    pub modified: i64,
+}
+
 /// A place that holds a published tree.
 pub trait Store: Send + Sync {
     /// Opens a file; `None` when there is none of that name.
@@ -73,8 +87,17 @@ pub trait Store: Send + Sync {
     /// Replaces a document and its signature in one step: a crash leaves both old or both new.
     fn replace(&self, path: &TreePath, content: &[u8], signature: &[u8]) -> Result<(), StoreError>;
 
-    /// Takes a file away; it may be missing.
+    /// Takes a file away, and the directories that this leaves empty; it may be missing.
     fn remove(&self, path: &TreePath) -> Result<(), StoreError>;
+
+    /// Takes a document away that was [replaced](Self::replace), with its signature.
+    fn remove_document(&self, path: &TreePath) -> Result<(), StoreError>;
+
+    /// Gives a file a second name, under which nothing may be yet.
+    fn copy(&self, from: &TreePath, to: &TreePath) -> Result<(), StoreError>;
+
+    /// Visits everything that the tree holds, in no certain order.
+    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError>;
 
     /// Reads a small file whole; `None` when there is none.
     ///
@@ -171,6 +194,34 @@ mod conformance {
         let found = store.read(&path("/channels.json.asc"), 100).unwrap();
         assert_eq!(found.unwrap(), b"new signature");
 
+        let copied = path("/pool/b/a-1.tar.xz");
+        store.copy(&file, &copied).unwrap();
+        assert_eq!(store.read(&copied, 10).unwrap().unwrap(), b"new");
+        store.write(&file, b"newer").unwrap();
+        assert_eq!(store.read(&copied, 10).unwrap().unwrap(), b"new");
+        assert!(store.copy(&path("/pool/none"), &path("/pool/c")).is_err());
+
+        let mut names = Vec::new();
+        store
+            .each(&mut |found| names.push((found.path.to_owned(), found.size)))
+            .unwrap();
+        names.sort();
+        let want = [
+            ("24.04/stable/d/index.json", 7),
+            ("24.04/stable/d/index.json.asc", 11),
+            ("channels.json", 3),
+            ("channels.json.asc", 13),
+            ("pool/a-1.tar.xz", 5),
+            ("pool/b/a-1.tar.xz", 3),
+        ];
+        assert_eq!(names, want.map(|(name, size)| (name.to_owned(), size)));
+
+        for _ in 0..2 {
+            store.remove_document(&index).unwrap();
+            assert!(store.open(&index).unwrap().is_none());
+            let signature = path("/24.04/stable/d/index.json.asc");
+            assert!(store.open(&signature).unwrap().is_none());
+        }
         store.remove(&file).unwrap();
         store.remove(&file).unwrap();
         assert!(store.open(&file).unwrap().is_none());
@@ -190,5 +241,34 @@ mod conformance {
         let dir = tempfile::tempdir().unwrap();
         let root = camino::Utf8Path::from_path(dir.path()).unwrap();
         check(&Directory::open(root.join("www")).unwrap());
+        // What was emptied is gone.
+        let left: Vec<_> = std::fs::read_dir(root.join("www"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("24"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn an_overlay_does_what_a_store_must() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = camino::Utf8Path::from_path(dir.path()).unwrap();
+        check(&Overlay::new(Box::new(Memory::default()), root));
+        let base = Memory::default();
+        base.write(&path("/x/y"), b"kept").unwrap();
+        let over = Overlay::new(Box::new(base.clone()), root);
+        over.remove(&path("/x/y")).unwrap();
+        over.write(&path("/x/z"), b"new").unwrap();
+        assert!(over.open(&path("/x/y")).unwrap().is_none());
+        assert_eq!(base.paths(), ["x/y"]);
+        assert_eq!(
+            over.changes(),
+            [
+                ("x/y".to_owned(), Change::Removed),
+                ("x/z".to_owned(), Change::Written { size: 3 }),
+            ]
+        );
+        assert!(std::fs::read_dir(root).unwrap().next().is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use system_image_formats::name::TreePath;
 
-use crate::{ReadSeek, Store, StoreError, Writer};
+use crate::{Found, ReadSeek, Store, StoreError, Writer};
 
 /// A tree in memory. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +57,32 @@ impl Store for Memory {
 
     fn remove(&self, path: &TreePath) -> Result<(), StoreError> {
         self.files().remove(path.relative());
+        Ok(())
+    }
+
+    fn remove_document(&self, path: &TreePath) -> Result<(), StoreError> {
+        let mut files = self.files();
+        files.remove(path.relative());
+        files.remove(&format!("{}.asc", path.relative()));
+        Ok(())
+    }
+
+    fn copy(&self, from: &TreePath, to: &TreePath) -> Result<(), StoreError> {
+        let mut files = self.files();
+        let missing = || StoreError::new("copy", from, io::ErrorKind::NotFound.into());
+        let bytes = files.get(from.relative()).cloned().ok_or_else(missing)?;
+        files.insert(to.relative().to_owned(), bytes);
+        Ok(())
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError> {
+        for (path, bytes) in self.files().iter() {
+            visit(Found {
+                path,
+                size: bytes.len() as u64,
+                modified: 0,
+            });
+        }
         Ok(())
     }
 }
