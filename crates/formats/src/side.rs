@@ -57,9 +57,11 @@ impl SideFile {
             ("version", &number.to_string()),
             ("version_detail", ini.version_detail.as_str()),
         ];
-        let written: Map<_, _> = written
+        // Only an alias has one, and the original writes no side file for those.
+        let target = ini.channel_target.as_ref();
+        let target = target.map(|target| ("channel_target", target.as_str()));
+        let written: Map<_, _> = (written.into_iter().chain(target))
             .map(|(key, text)| (key.to_owned(), Value::from(text)))
-            .into_iter()
             .collect();
         let mut side = Self::new("version", VersionDetail::from(format!("version={number}")));
         side.extra.insert("version".into(), number.get().into());

@@ -11,7 +11,7 @@ use system_image_durable::replace;
 use system_image_formats::keyring::{KeyringInfo, KeyringType};
 use system_image_formats::name::TreePath;
 use system_image_store::Store;
-use system_image_trust::{Certificates, KeyKind, Keyring, Now, SecretKey, Signers, Verified};
+use system_image_trust::{KeyKind, Keyring, SecretKey};
 
 use crate::root::Root;
 
@@ -132,11 +132,10 @@ pub fn publish(root: &Root, store: &dyn Store) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The key that signs channels, indexes and payloads, and what verifies them.
+/// The key that signs channels, indexes and payloads.
 #[derive(Debug)]
 pub struct ImageSigner {
     key: SecretKey,
-    trusted: Certificates,
     now: i64,
 }
 
@@ -145,31 +144,12 @@ impl ImageSigner {
     pub fn load(root: &Root, now: i64) -> anyhow::Result<Self> {
         let kind = KeyringType::ImageSigning;
         let key = load(root, kind)?;
-        let place = root.keyring(kind);
-        let archive = fs::read(&place).with_context(|| format!("cannot read `{place}`"))?;
-        // Our own file, beside the private keys: whoever can change it can sign.
-        let archive = Verified::trust_unsigned_for_testing(archive);
-        let keyring = Keyring::open(&archive).with_context(|| format!("`{place}` is damaged"))?;
-        Ok(Self {
-            key,
-            trusted: keyring.certificates,
-            now,
-        })
-    }
-
-    /// The time of the signatures, in Unix seconds.
-    pub fn now(&self) -> i64 {
-        self.now
+        Ok(Self { key, now })
     }
 
     /// The detached signature of what `data` yields.
     pub fn sign(&self, data: impl Read) -> anyhow::Result<String> {
         self.key.sign(data, self.now).context("cannot sign")
-    }
-
-    /// Who may have signed what the tree holds.
-    pub fn signers(&self) -> Signers<'_> {
-        Signers::new([&self.trusted], Now::from_clock(self.now))
     }
 }
 

@@ -3,22 +3,44 @@
 //!
 //! | module | its part |
 //! | --- | --- |
-//! | [`root`], [`config`], [`lock`] | where a server's files are, how it is configured, one writer |
+//! | [`root`], [`config`], [`lock`], [`history`] | where a server's files are, how it is configured, one writer, who did what |
 //! | [`keys`] | keys and keyrings |
-//! | [`tree`] | documents of the tree: verified when read, signed when written |
-//! | [`payload`], [`version_file`], [`overlap`] | one file of an image |
-//! | [`publish`] | an image, full and as deltas, visible in one step |
+//! | [`published`], [`tree`] | documents of the tree: verified when read; signed when written |
+//! | [`channel`], [`device`], [`follow`] | what can be done to channels and devices, and what follows them |
+//! | [`payload`], [`part`], [`version_file`], [`overlap`], [`delta_files`], [`bases`] | the files of an image |
+//! | [`image`] | an image in the making: full and as deltas |
+//! | [`publish`], [`promote`], [`tag`], [`withdraw`], [`phase`], [`expire`] | what happens to images |
+//! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`] | the tree as a whole |
 //! | [`serve`] | static files over HTTP |
 //! | [`commands`] | the command line |
 
+pub mod bases;
+pub mod channel;
 pub mod commands;
 pub mod config;
+pub mod delta_files;
+pub mod device;
+pub mod diff;
+pub mod expire;
+pub mod follow;
+pub mod gc;
+pub mod history;
+pub mod image;
 pub mod keys;
 pub mod lock;
 pub mod overlap;
+pub mod part;
 pub mod payload;
+pub mod phase;
+pub mod promote;
 pub mod publish;
+pub mod published;
+pub mod rebuild;
+pub mod references;
 pub mod root;
 pub mod serve;
+pub mod tag;
 pub mod tree;
+pub mod verify;
 pub mod version_file;
+pub mod withdraw;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use system_image_server::commands::{Cli, hint};
+use system_image_server::commands::{Cli, exit_code, hint};
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
                 "{}",
                 system_image_report::describe(&error, hint(&error).as_deref())
             );
-            ExitCode::FAILURE
+            exit_code(&error)
         }
     }
 }

@@ -62,20 +62,13 @@ fn touched(delta: &File) -> anyhow::Result<Touched> {
     Ok(Touched { removed, written })
 }
 
-/// Finds a name that a delta of file `at` would leave wrong, given the names of all files of the
-/// new image in order.
-pub fn conflict(delta: &File, at: usize, files: &[Names]) -> anyhow::Result<Option<MemberPath>> {
+/// Finds a name of another file of the new image that a delta would leave wrong. A file that comes
+/// earlier is replaced by the delta's in the full image too; one that comes `later` is not.
+pub fn conflict(delta: &File, other: &Names, later: bool) -> anyhow::Result<Option<MemberPath>> {
     let touched = touched(delta).context("cannot read the delta back")?;
-    for (other, names) in files.iter().enumerate().filter(|(other, _)| *other != at) {
-        if let Some(name) = names.removed_by(&touched.removed) {
-            return Ok(Some(name.clone()));
-        }
-        // A file that comes earlier is replaced by this one in the full image too.
-        if other > at
-            && let Some(name) = touched.written.intersection(&names.0).next()
-        {
-            return Ok(Some(name.clone()));
-        }
+    if let Some(name) = other.removed_by(&touched.removed) {
+        return Ok(Some(name.clone()));
     }
-    Ok(None)
+    let replaced = touched.written.intersection(&other.0).next();
+    Ok(replaced.filter(|_| later).cloned())
 }

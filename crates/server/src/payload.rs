@@ -18,6 +18,8 @@ use system_image_formats::name::TreePath;
 use system_image_formats::side::SideFile;
 use system_image_report::Progress;
 
+use crate::config::Config;
+use crate::published::{MAX_SIGNATURE, Published, side_path};
 use crate::tree::Tree;
 
 const BUFFER: usize = 256 << 10;
@@ -111,11 +113,6 @@ fn prefix(input: &Utf8Path, form: Form) -> String {
     }
 }
 
-/// Whether files of this prefix are never delta'd (server spec, section 7).
-pub fn is_always_whole(prefix: &str) -> bool {
-    matches!(prefix, "version" | "keyring" | "boot")
-}
-
 /// Compresses, signs and stores a tarball with its side file, unless all of it is there already.
 pub fn store(
     tree: &Tree,
@@ -130,8 +127,7 @@ pub fn store(
     let what = format!("compressing {}", path.file_name()?);
     let mut progress = Progress::new(shortened(&what), len);
     let mut writer = Hashing::new(tree.store().create(path)?);
-    let mut encoder =
-        XzEncoder::new_stream(&mut writer, encoder(tree.config().compression_level, len)?);
+    let mut encoder = XzEncoder::new_stream(&mut writer, encoder(tree.config(), len)?);
     let mut source = Watched {
         inner: rewound(tar)?,
         progress: &mut progress,
@@ -156,11 +152,11 @@ pub fn store(
 }
 
 /// The entry of a file that is in the pool already, with a good signature and its side file.
-fn stored(tree: &Tree, path: &TreePath) -> anyhow::Result<Option<FileEntry>> {
+pub fn stored(tree: &Published, path: &TreePath) -> anyhow::Result<Option<FileEntry>> {
     let signature = path.with_suffix(".asc")?;
     let (Some(size), Some(text)) = (
         tree.store().size(path)?,
-        tree.store().read(&signature, 64 << 10)?,
+        tree.store().read(&signature, MAX_SIGNATURE)?,
     ) else {
         return Ok(None);
     };
@@ -175,7 +171,7 @@ fn stored(tree: &Tree, path: &TreePath) -> anyhow::Result<Option<FileEntry>> {
         return Ok(None);
     };
     // A bad signature or a cut file is made anew, not reported: a crash leaves either.
-    let Ok(checksum) = tree.signer().signers().verify_reader(data, &text) else {
+    let Ok(checksum) = tree.signers().verify_reader(data, &text) else {
         return Ok(None);
     };
     Ok(Some(entry(path, signature, *checksum, size)))
@@ -192,14 +188,6 @@ fn entry(path: &TreePath, signature: TreePath, checksum: Sha256, size: u64) -> F
     }
 }
 
-fn side_path(path: &TreePath) -> anyhow::Result<TreePath> {
-    let stem = path
-        .as_str()
-        .strip_suffix(".tar.xz")
-        .context("payloads are named .tar.xz")?;
-    Ok(format!("{stem}.json").parse()?)
-}
-
 fn store_side(tree: &Tree, path: &TreePath, side: &SideFile) -> anyhow::Result<()> {
     let (place, bytes) = (side_path(path)?, side.to_bytes());
     let signature = tree.signer().sign(&bytes[..])?;
@@ -209,24 +197,8 @@ fn store_side(tree: &Tree, path: &TreePath, side: &SideFile) -> anyhow::Result<(
     Ok(())
 }
 
-/// The side file of a stored file, if it has one.
-pub fn side(tree: &Tree, path: &TreePath) -> anyhow::Result<Option<SideFile>> {
-    let place = side_path(path)?;
-    let (Some(bytes), Some(signature)) = (
-        tree.store().read(&place, 16 << 20)?,
-        tree.store().read(&place.with_suffix(".asc")?, 64 << 10)?,
-    ) else {
-        return Ok(None);
-    };
-    let bytes = tree.signer().signers().verify(bytes, &signature);
-    let bytes = bytes.with_context(|| format!("`{place}` cannot be trusted"))?;
-    Ok(Some(
-        SideFile::parse(&bytes).with_context(|| format!("`{place}` cannot be used"))?,
-    ))
-}
-
 /// Unpacks a file of the tree into a scratch file, checked against its index entry.
-pub fn unpack(tree: &Tree, file: &FileEntry) -> anyhow::Result<File> {
+pub fn unpack(tree: &Published, file: &FileEntry) -> anyhow::Result<File> {
     let data = tree.store().open(&file.path)?;
     let data = data.with_context(|| format!("`{}` is missing in the tree", file.path))?;
     let mut progress = Progress::new(
@@ -286,18 +258,21 @@ fn decoder<R: Read>(data: R) -> anyhow::Result<XzDecoder<BufReader<R>>> {
     ))
 }
 
-/// Plain LZMA2 with CRC64, on all cores where there is enough to share (server spec, section 9).
-fn encoder(level: u32, len: u64) -> anyhow::Result<Stream> {
+/// Plain LZMA2 with CRC64, on as many cores as there is something to share for and memory allows
+/// (server spec, section 9). How many there are changes no byte.
+fn encoder(config: &Config, len: u64) -> anyhow::Result<Stream> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if len < (1 << 20) { 1 } else { cores };
-    let threads = u32::try_from(threads).unwrap_or(1);
-    let stream = MtStreamBuilder::new()
-        .threads(threads)
-        .preset(level)
-        .check(Check::Crc64)
+    let most = if len < (1 << 20) { 1 } else { cores };
+    let mut builder = MtStreamBuilder::new();
+    builder.preset(config.compression_level).check(Check::Crc64);
+    let share = config.memory / config.jobs.max(1) as u64;
+    let threads = (1..=u32::try_from(most).unwrap_or(1))
+        .rev()
+        .find(|threads| *threads == 1 || builder.threads(*threads).memusage() <= share);
+    builder
+        .threads(threads.unwrap_or(1))
         .encoder()
-        .context("cannot set up xz")?;
-    Ok(stream)
+        .context("cannot set up xz")
 }
 
 fn sign_and_hash(tree: &Tree, data: impl Read) -> anyhow::Result<(String, Sha256)> {
@@ -307,7 +282,7 @@ fn sign_and_hash(tree: &Tree, data: impl Read) -> anyhow::Result<(String, Sha256
 }
 
 /// A file without a name in the server's state directory: it is gone with the process.
-pub fn scratch(tree: &Tree) -> anyhow::Result<File> {
+pub fn scratch(tree: &Published) -> anyhow::Result<File> {
     let directory = tree.root().state();
     tempfile::tempfile_in(&directory)
         .with_context(|| format!("cannot make a scratch file in `{directory}`"))

@@ -1,112 +1,130 @@
-//! The published tree as its server sees it: verified documents in, signed documents out.
+//! The published tree as the one process that changes it sees it: signed documents go out, and
+//! everything that follows a device follows.
 
-use anyhow::{Context, anyhow, bail};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use anyhow::bail;
 use system_image_formats::channels::{Channels, DeviceEntry};
 use system_image_formats::index::Index;
-use system_image_formats::json::MAX_LEN;
-use system_image_formats::name::{ChannelName, DeviceName, TreePath};
+use system_image_formats::name::{ChannelName, DeviceName};
 use system_image_formats::time::GeneratedAt;
-use system_image_store::{Directory, Store};
+use system_image_store::{Change, Overlay};
 
-use crate::config::Config;
+use crate::history::{Event, History};
 use crate::keys::ImageSigner;
-use crate::lock::Lock;
+use crate::lock::{Lock, Patience};
+use crate::published::{Published, channels_path, configuration, device_of};
 use crate::root::Root;
 
-/// Largest signature file that is read, in bytes.
-const MAX_SIGNATURE: u64 = 64 << 10;
+/// How a tree is opened for changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Keep every change aside and tell what it would have been.
+    pub dry_run: bool,
+    /// How long to wait for another command.
+    pub patience: Patience,
+}
 
 /// A tree that this process may change.
 #[derive(Debug)]
 pub struct Tree {
-    root: Root,
-    config: Config,
-    store: Directory,
+    published: Published,
     signer: ImageSigner,
+    history: Option<History>,
+    overlay: Option<Arc<Overlay>>,
     _lock: Lock,
+}
+
+impl Deref for Tree {
+    type Target = Published;
+    fn deref(&self) -> &Published {
+        &self.published
+    }
 }
 
 impl Tree {
     /// Opens the tree of a server that was set up, and locks it.
-    pub fn open(root: Root, now: i64) -> anyhow::Result<Self> {
-        let place = root.config();
-        let config = match std::fs::read(&place) {
-            Ok(bytes) => Config::parse(&bytes).with_context(|| format!("cannot use `{place}`"))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(anyhow!(NotSetUp {
-                    directory: root.directory().to_string()
-                }));
+    pub fn open(root: &Root, now: i64, opening: Opening) -> anyhow::Result<Self> {
+        let mut overlay = None;
+        let state = Root::configured(root.directory(), &configuration(root)?).state();
+        let lock = Lock::take(&state, opening.patience)?;
+        let published = Published::over(root, now, |store| {
+            if !opening.dry_run {
+                return store;
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot read `{place}`")),
-        };
-        let lock = Lock::take(&root.state())?;
-        let store = Directory::open(root.www())?;
-        let signer = ImageSigner::load(&root, now)?;
+            let shared = Arc::new(Overlay::new(store, &state));
+            overlay = Some(Arc::clone(&shared));
+            Box::new(shared)
+        })?;
+        let signer = ImageSigner::load(published.root(), now)?;
         Ok(Self {
-            root,
-            config,
-            store,
+            history: (!opening.dry_run).then(|| History::of(published.root())),
+            published,
             signer,
+            overlay,
             _lock: lock,
         })
     }
 
-    /// Where the server's files are.
-    pub fn root(&self) -> &Root {
-        &self.root
-    }
-
-    /// The server's configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The files of the tree.
-    pub fn store(&self) -> &dyn Store {
-        &self.store
-    }
-
-    /// What signs them.
+    /// What signs.
     pub fn signer(&self) -> &ImageSigner {
         &self.signer
     }
 
-    /// The tree's channels; none when there is no `channels.json`, or an empty one.
-    pub fn channels(&self) -> anyhow::Result<Channels> {
-        let bytes = self.document(&channels_path())?;
-        match bytes {
-            Some(bytes) if !bytes.is_empty() => {
-                Channels::parse(&bytes).context("`channels.json` cannot be used")
-            }
-            _ => Ok(Channels::default()),
+    /// In a dry run: what would have changed, by relative path.
+    pub fn changes(&self) -> Option<Vec<(String, Change)>> {
+        self.overlay.as_ref().map(|overlay| overlay.changes())
+    }
+
+    /// Writes down what was done. A history that cannot be written is told, and no reason to fail
+    /// what has already happened.
+    pub fn record(&self, event: &Event) {
+        if let Some(history) = &self.history
+            && let Err(error) = history.append(self.now(), event)
+        {
+            eprintln!("warning: {error:#}");
         }
     }
 
     /// Publishes the channels, if they changed or were never published.
     pub fn save_channels(&self, channels: &Channels) -> anyhow::Result<()> {
-        self.save(&channels_path(), &channels.to_bytes())
+        if self.document(&channels_path())?.as_deref() != Some(&channels.to_bytes()[..]) {
+            self.replace_channels(channels)?;
+        }
+        Ok(())
     }
 
-    /// The index of a device.
-    pub fn index(&self, entry: &DeviceEntry) -> anyhow::Result<Option<Index>> {
-        self.document(&entry.index)?
-            .map(|bytes| {
-                Index::parse(&bytes).with_context(|| format!("`{}` cannot be used", entry.index))
-            })
-            .transpose()
+    /// Publishes the channels whatever was there before, readable or not.
+    pub fn replace_channels(&self, channels: &Channels) -> anyhow::Result<()> {
+        let bytes = channels.to_bytes();
+        let signature = self.signer.sign(&bytes[..])?;
+        self.store()
+            .replace(&channels_path(), &bytes, signature.as_bytes())?;
+        Ok(())
     }
 
-    /// Publishes an index, if something else than its time changed. Every file that it names must
-    /// be in the store.
-    pub fn save_index(&self, entry: &DeviceEntry, mut index: Index) -> anyhow::Result<()> {
+    /// Publishes an index, if something else than its time changed, and tells whether it did.
+    /// Every file that it names must be in the store.
+    pub fn save_index(&self, entry: &DeviceEntry, mut index: Index) -> anyhow::Result<bool> {
         if let Some(published) = self.index(entry)? {
             index.global.generated_at = published.global.generated_at;
             if index == published {
-                return Ok(());
+                return Ok(false);
             }
         }
-        index.global.generated_at = GeneratedAt::from_unix(self.signer.now());
-        self.save(&entry.index, &index.to_bytes())
+        index.global.generated_at = GeneratedAt::from_unix(self.now());
+        self.resign_index(entry, &index)?;
+        Ok(true)
+    }
+
+    /// Publishes an index with a new signature, even if nothing in it changed.
+    pub fn resign_index(&self, entry: &DeviceEntry, index: &Index) -> anyhow::Result<()> {
+        let bytes = index.to_bytes();
+        let signature = self.signer.sign(&bytes[..])?;
+        self.store()
+            .replace(&entry.index, &bytes, signature.as_bytes())?;
+        Ok(())
     }
 
     /// The device of a channel that images can be published for.
@@ -116,81 +134,14 @@ impl Tree {
         device: &DeviceName,
     ) -> anyhow::Result<DeviceEntry> {
         let channels = self.channels()?;
-        let found = channels.get(channel).ok_or_else(|| UnknownChannel {
-            channel: channel.clone(),
-            known: channels.0.keys().map(ToString::to_string).collect(),
-        })?;
-        let entry = found.devices.get(device).ok_or_else(|| UnknownDevice {
-            channel: channel.clone(),
-            device: device.clone(),
-            known: found.devices.keys().map(ToString::to_string).collect(),
-        })?;
+        let entry = device_of(&channels, channel, device)?;
+        let found = self.channel(&channels, channel)?;
         if let Some(target) = &found.alias.as_ref().filter(|target| *target != channel) {
-            bail!("channel `{channel}` is an alias of `{target}`, publish there");
+            bail!("channel `{channel}` is an alias of `{target}`, do it there");
         }
         if let Some(target) = found.redirect.as_ref().or(entry.redirect.as_ref()) {
-            bail!("`{device}` in channel `{channel}` is redirected to `{target}`, publish there");
+            bail!("`{device}` in channel `{channel}` is redirected to `{target}`, do it there");
         }
         Ok(entry.clone())
     }
-
-    /// A document whose signature was checked; `None` when there is none.
-    fn document(&self, path: &TreePath) -> anyhow::Result<Option<Vec<u8>>> {
-        let Some(bytes) = self.store.read(path, MAX_LEN as u64)? else {
-            return Ok(None);
-        };
-        let signature = self.store.read(&path.with_suffix(".asc")?, MAX_SIGNATURE)?;
-        let signature = signature.ok_or_else(|| anyhow!("`{path}` has no signature"))?;
-        let verified = self.signer.signers().verify(bytes, &signature);
-        Ok(Some(
-            verified
-                .with_context(|| format!("`{path}` cannot be trusted"))?
-                .into_inner(),
-        ))
-    }
-
-    fn save(&self, path: &TreePath, bytes: &[u8]) -> anyhow::Result<()> {
-        if self.document(path)?.as_deref() != Some(bytes) {
-            let signature = self.signer.sign(bytes)?;
-            self.store.replace(path, bytes, signature.as_bytes())?;
-        }
-        Ok(())
-    }
-}
-
-fn channels_path() -> TreePath {
-    "/channels.json".parse().expect("it is a path")
-}
-
-/// The directory holds no server.
-#[derive(Debug, thiserror::Error)]
-#[error("`{directory}` is not a server's directory: it has no `etc/config`")]
-pub struct NotSetUp {
-    directory: String,
-}
-
-/// No such channel.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no channel `{channel}`")]
-pub struct UnknownChannel {
-    channel: ChannelName,
-    /// Those that there are.
-    pub known: Vec<String>,
-}
-
-impl UnknownChannel {
-    /// For a channel that is not among `known`.
-    pub fn new(channel: ChannelName, known: Vec<String>) -> Self {
-        Self { channel, known }
-    }
-}
-
-/// No such device in the channel.
-#[derive(Debug, thiserror::Error)]
-#[error("channel `{channel}` has no device `{device}`")]
-pub struct UnknownDevice {
-    channel: ChannelName,
-    device: DeviceName,
-    /// Those that there are.
-    pub known: Vec<String>,
 }

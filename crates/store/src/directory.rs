@@ -353,8 +353,8 @@ fn walk(directory: &Utf8Path, prefix: &str, visit: &mut dyn FnMut(Found<'_>)) ->
     Ok(())
 }
 
-/// Whether a directory holds the versions of a document.
+/// Whether a directory holds the versions of a document, also one that is half removed.
 fn has_versions(directory: &Utf8Path) -> bool {
-    let document = directory.file_name().and_then(|name| name.strip_prefix('.'));
-    document.is_some_and(|name| Utf8Path::new(name).extension() == Some("json"))
+    directory.join("now").is_symlink()
+        || matches!(directory.extension(), Some("json" | "xz"))
 }

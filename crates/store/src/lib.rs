@@ -129,6 +129,40 @@ pub trait Store: Send + Sync {
     }
 }
 
+impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
+    fn open(&self, path: &TreePath) -> Result<Option<Box<dyn ReadSeek>>, StoreError> {
+        (**self).open(path)
+    }
+
+    fn size(&self, path: &TreePath) -> Result<Option<u64>, StoreError> {
+        (**self).size(path)
+    }
+
+    fn create(&self, path: &TreePath) -> Result<Box<dyn Writer>, StoreError> {
+        (**self).create(path)
+    }
+
+    fn replace(&self, path: &TreePath, content: &[u8], signature: &[u8]) -> Result<(), StoreError> {
+        (**self).replace(path, content, signature)
+    }
+
+    fn remove(&self, path: &TreePath) -> Result<(), StoreError> {
+        (**self).remove(path)
+    }
+
+    fn remove_document(&self, path: &TreePath) -> Result<(), StoreError> {
+        (**self).remove_document(path)
+    }
+
+    fn copy(&self, from: &TreePath, to: &TreePath) -> Result<(), StoreError> {
+        (**self).copy(from, to)
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError> {
+        (**self).each(visit)
+    }
+}
+
 #[cfg(test)]
 mod conformance {
     //! What every store must do, whatever it stands on.

@@ -127,7 +127,7 @@ impl Keyring {
 
     /// Whether this is a keyring of type `wanted`, for `device`, and not expired, in the order of
     /// client spec 8.3.
-    pub(crate) fn check(
+    pub fn check(
         &self,
         wanted: KeyringType,
         device: &DeviceName,

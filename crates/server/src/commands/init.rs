@@ -2,17 +2,16 @@
 
 use std::fs;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use system_image_durable::replace;
 use system_image_formats::channel_ini::Port;
 use system_image_trust::KeyKind;
 
-use crate::config::Config;
+use super::Context;
+use crate::config::{Config, Public};
 use crate::keys;
 use crate::lock::Lock;
-use crate::root::Root;
-use crate::tree::Tree;
 
 /// Set up a server: directories, configuration, keys, keyrings
 ///
@@ -62,7 +61,12 @@ impl From<Kind> for KeyKind {
 }
 
 impl Init {
-    pub(super) fn run(self, root: &Root) -> anyhow::Result<()> {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !context.dry_run,
+            "`init` has no dry run: it only adds what is missing"
+        );
+        let root = &context.root();
         for directory in [
             root.www(),
             root.keyrings(),
@@ -72,25 +76,26 @@ impl Init {
             fs::create_dir_all(&directory)
                 .with_context(|| format!("cannot make the directory `{directory}`"))?;
         }
-        let lock = Lock::take(&root.state())?;
+        let patience = std::time::Duration::from_secs(context.wait.into());
+        let lock = Lock::take(&root.state(), patience)?;
         let now = super::now();
         keys::set_up(root, self.key_type.into(), &self.owner, &self.email, now)?;
         // Last, because it is what tells that the server is set up.
         let place = root.config();
         if !place.exists() {
             let config = Config {
-                public_fqdn: self.host,
-                http_port: self.http_port,
-                https_port: self.https_port,
+                public: Public::new(self.host, self.http_port, self.https_port),
                 compression_level: self.compression_level,
+                ..Config::default()
             };
             replace(&place, config.to_text().as_bytes(), 0o644)
                 .with_context(|| format!("cannot write `{place}`"))?;
         }
         drop(lock);
-        let tree = Tree::open(root.clone(), now)?;
-        keys::publish(root, tree.store())?;
-        tree.save_channels(&tree.channels()?)?;
+        context.change(|tree| {
+            keys::publish(root, tree.store())?;
+            tree.save_channels(&tree.channels()?)
+        })?;
         println!(
             "the server in `{}` is set up; its tree is `{}`",
             root.directory(),

@@ -1,26 +1,51 @@
 //! The command line: one file per subcommand, verbs on nouns.
 
 mod channel;
+mod config;
 mod device;
+mod gc;
+mod history;
+mod image;
 mod init;
+mod phase;
+mod promote;
 mod publish;
+mod rebuild;
 mod serve;
+mod status;
+mod tag;
+mod verify;
+mod withdraw;
 
-use std::time::SystemTime;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use camino::Utf8PathBuf;
 use clap::{Parser, Subcommand};
-use system_image_store::StoreError;
+use serde::Serialize;
+use system_image_report::Size;
+use system_image_store::{Change, StoreError};
 use system_image_trust::{SecretKeyError, VerifyError};
 
+use crate::config::ConfigError;
 use crate::lock::LockError;
+use crate::published::{NotSetUp, Published, UnknownChannel, UnknownDevice};
 use crate::root::Root;
-use crate::tree::{NotSetUp, Tree, UnknownChannel, UnknownDevice};
+use crate::tree::{Opening, Tree};
 
 /// Make images, sign them and publish them in channels
 #[derive(Debug, Parser)]
 #[command(name = "system-image-server", version)]
 pub struct Cli {
+    #[command(flatten)]
+    context: Context,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What all subcommands share.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Context {
     /// The server's directory; the tree that is published is `www` below it
     #[arg(
         long,
@@ -29,32 +54,110 @@ pub struct Cli {
         default_value = "."
     )]
     root: Utf8PathBuf,
-    #[command(subcommand)]
-    command: Command,
+    /// Change nothing, and tell what would change
+    #[arg(long, global = true)]
+    dry_run: bool,
+    /// Wait up to so many seconds for another command to finish
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 0)]
+    wait: u32,
+    /// Print for machines: one JSON document
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Init),
+    /// Show what the server offers
+    Status,
     #[command(subcommand)]
     Channel(channel::Channel),
     #[command(subcommand)]
     Device(device::Device),
+    #[command(subcommand)]
+    Image(image::Image),
     Publish(publish::Publish),
+    Promote(promote::Promote),
+    Tag(tag::Tag),
+    #[command(subcommand)]
+    Phase(phase::Phase),
+    Withdraw(withdraw::Withdraw),
+    Verify(verify::Verify),
+    Gc(gc::Gc),
+    Rebuild(rebuild::Rebuild),
+    History(history::History),
+    #[command(subcommand)]
+    Config(config::Config),
     Serve(serve::Serve),
 }
 
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> anyhow::Result<()> {
-        let root = Root::new(self.root);
+        let context = &self.context;
         match self.command {
-            Command::Init(command) => command.run(&root),
-            Command::Channel(command) => command.run(&Tree::open(root, now())?),
-            Command::Device(command) => command.run(&Tree::open(root, now())?),
-            Command::Publish(command) => command.run(&Tree::open(root, now())?),
-            Command::Serve(command) => command.run(&root),
+            Command::Init(command) => command.run(context),
+            Command::Status => status::run(context),
+            Command::Channel(command) => command.run(context),
+            Command::Device(command) => command.run(context),
+            Command::Image(command) => command.run(context),
+            Command::Publish(command) => command.run(context),
+            Command::Promote(command) => command.run(context),
+            Command::Tag(command) => command.run(context),
+            Command::Phase(command) => command.run(context),
+            Command::Withdraw(command) => command.run(context),
+            Command::Verify(command) => command.run(context),
+            Command::Gc(command) => command.run(context),
+            Command::Rebuild(command) => command.run(context),
+            Command::History(command) => command.run(context),
+            Command::Config(command) => command.run(context),
+            Command::Serve(command) => command.run(&context.root()),
         }
+    }
+}
+
+impl Context {
+    /// Where the server is.
+    fn root(&self) -> Root {
+        Root::new(self.root.clone())
+    }
+
+    /// The tree for reading.
+    fn published(&self) -> anyhow::Result<Published> {
+        Published::open(&self.root(), now())
+    }
+
+    /// Opens the tree for changes, makes them, and in a dry run tells what they would have been.
+    fn change<T>(&self, changes: impl FnOnce(&Tree) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let opening = Opening {
+            dry_run: self.dry_run,
+            patience: Duration::from_secs(self.wait.into()),
+        };
+        let tree = Tree::open(&self.root(), now(), opening)?;
+        let value = changes(&tree)?;
+        if let Some(changes) = tree.changes() {
+            eprintln!("dry run: nothing was changed; it would");
+            for (path, change) in &changes {
+                match change {
+                    Change::Written { size } => eprintln!("  write  {path} ({})", Size(*size)),
+                    Change::Removed => eprintln!("  remove {path}"),
+                }
+            }
+            if changes.is_empty() {
+                eprintln!("  change nothing");
+            }
+        }
+        Ok(value)
+    }
+
+    /// Prints for machines what is told, else for people.
+    fn print<T: Serialize>(&self, value: &T, people: impl FnOnce(&T)) -> anyhow::Result<()> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(value)?);
+        } else {
+            people(value);
+        }
+        Ok(())
     }
 }
 
@@ -64,6 +167,14 @@ fn now() -> i64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The exit status of a failure: 75 where the same command may succeed later, else 1.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let busy = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(LockError::Busy { .. }))
+    };
+    ExitCode::from(if error.chain().any(busy) { 75 } else { 1 })
 }
 
 /// What the person at the keyboard can do about an error.
@@ -88,11 +199,16 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<UnknownDevice>() {
             return Some(known(&error.known, "devices"));
         }
+        if cause.is::<ConfigError>() {
+            return Some("see `etc/config` and `etc/config.d`".into());
+        }
         if cause.is::<NotSetUp>() {
             return Some("set it up with `system-image-server --root DIR init`".into());
         }
         match cause.downcast_ref::<LockError>() {
-            Some(LockError::Busy { .. }) => Some("wait until it is done and try again".into()),
+            Some(LockError::Busy { .. }) => {
+                Some("try again when it is done, or wait for it with `--wait SECONDS`".into())
+            }
             _ => None,
         }
     })

@@ -8,8 +8,9 @@ use system_image_formats::name::{ChannelName, DeviceName};
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_report::Size;
 
-use crate::publish::{Request, publish};
-use crate::tree::Tree;
+use super::Context;
+use crate::image::Made;
+use crate::publish::{Published, Request, publish};
 
 /// Publish tarballs as an image, in full and as deltas
 #[derive(Debug, Args)]
@@ -47,7 +48,7 @@ enum FormArg {
 }
 
 impl Publish {
-    pub(super) fn run(self, tree: &Tree) -> anyhow::Result<()> {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
         let mut detail = VersionDetail::default();
         for item in &self.details {
             let (key, value) = item
@@ -55,37 +56,41 @@ impl Publish {
                 .ok_or_else(|| anyhow::anyhow!("`{item}` is not of the form KEY=VALUE"))?;
             detail.push(key, value)?;
         }
-        let published = publish(
-            tree,
-            &Request {
-                channel: self.channel,
-                device: self.device,
-                files: self.files,
-                form: self.form.map(|form| match form {
-                    FormArg::Payload => Form::Payload,
-                    FormArg::Rootfs => Form::Rootfs,
-                }),
-                version: self.version,
-                bases: self.bases,
-                phased: self.phased,
-                detail,
-            },
-        )?;
-        if published.is_new {
-            eprintln!("full image: {}", Size(published.full));
-        } else {
-            eprintln!(
-                "nothing changed: version {} has these files",
-                published.version
-            );
-        }
-        for (base, size) in &published.deltas {
-            eprintln!("delta from {base}: {}", Size(*size));
-        }
-        for (base, why) in &published.refused {
-            eprintln!("warning: no delta from {base}: {why}");
-        }
-        println!("{}", published.version);
+        let request = Request {
+            channel: self.channel,
+            device: self.device,
+            files: self.files,
+            form: self.form.map(|form| match form {
+                FormArg::Payload => Form::Payload,
+                FormArg::Rootfs => Form::Rootfs,
+            }),
+            version: self.version,
+            bases: self.bases,
+            phased: self.phased,
+            detail,
+        };
+        let version = match context.change(|tree| publish(tree, &request))? {
+            Published::New(made) => {
+                tell(&made);
+                made.version
+            }
+            Published::Unchanged(version) => {
+                eprintln!("nothing changed: version {version} has these files");
+                version
+            }
+        };
+        println!("{version}");
         Ok(())
+    }
+}
+
+/// Tells people what was made.
+pub(super) fn tell(made: &Made) {
+    eprintln!("full image: {}", Size(made.full));
+    for (base, size) in &made.deltas {
+        eprintln!("delta from {base}: {}", Size(*size));
+    }
+    for (base, why) in &made.refused {
+        eprintln!("warning: no delta from {base}: {why}");
     }
 }

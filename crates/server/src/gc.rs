@@ -1,0 +1,194 @@
+//! Garbage collection: files of ours that no document has named for a while (server spec, section
+//! 15, without what section 21, 30 says of it).
+//!
+//! Clients and caches hold an index for a time after it was replaced, so its files stay until they
+//! have been unnamed for a grace period. When each was first seen so is written down beside the
+//! tree; should that be lost, the period only begins again. What is not ours is never touched.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use serde::Serialize;
+use system_image_durable as durable;
+use system_image_formats::checksum::Sha256;
+use system_image_formats::name::TreePath;
+
+use crate::history::Event;
+use crate::published::{MAX_SIGNATURE, Published};
+use crate::references::References;
+use crate::tree::Tree;
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
+
+/// Largest note of unnamed files that is read, in bytes.
+const MAX_NOTE: usize = 256 << 20;
+
+/// What garbage collection found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Collected {
+    /// Files that were removed.
+    pub removed: Vec<String>,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that nothing names, and when each may go, in Unix seconds.
+    pub waiting: BTreeMap<String, i64>,
+    /// Files that are not ours.
+    pub foreign: Vec<String>,
+}
+
+/// A file that no document names.
+struct Unnamed {
+    path: TreePath,
+    size: u64,
+}
+
+/// Removes what has been unnamed for the grace period; for all of it if that is 0.
+pub fn collect(tree: &Tree, grace_days: u32) -> anyhow::Result<Collected> {
+    let grace = i64::from(grace_days) * DAY;
+    let (unnamed, foreign) = unnamed(tree)?;
+    let seen = Note::load(tree)?;
+    let mut note = Note::default();
+    let mut collected = Collected {
+        foreign,
+        ..Collected::default()
+    };
+    let mut due = Vec::new();
+    for file in unnamed {
+        let relative = file.path.relative();
+        let first = seen.0.get(relative).copied().unwrap_or(tree.now());
+        // A clock that was set back must not keep a file for ever.
+        let first = first.min(tree.now());
+        if first + grace <= tree.now() {
+            due.push(file);
+        } else {
+            collected.waiting.insert(relative.to_owned(), first + grace);
+            note.0.insert(relative.to_owned(), first);
+        }
+    }
+    // First what is known, then what is done: a crash in between costs nothing.
+    note.save(tree)?;
+    for file in due {
+        if is_document(&file.path) {
+            tree.store().remove_document(&file.path)?;
+        } else {
+            tree.store().remove(&file.path)?;
+        }
+        collected.bytes += file.size;
+        collected.removed.push(file.path.relative().to_owned());
+    }
+    if !collected.removed.is_empty() {
+        let event = Event::new("gc").with("files", collected.removed.len());
+        tree.record(&event.with("bytes", collected.bytes));
+    }
+    Ok(collected)
+}
+
+/// The files of ours that no document names, and the names of those that are not ours.
+fn unnamed(tree: &Published) -> anyhow::Result<(Vec<Unnamed>, Vec<String>)> {
+    let references = References::of(tree)?;
+    let mut candidates = Vec::new();
+    let mut foreign = Vec::new();
+    tree.store().each(&mut |found| {
+        if references.has(found.path) {
+            return;
+        }
+        match found
+            .path
+            .parse::<TreePath>()
+            .or_else(|_| format!("/{}", found.path).parse())
+        {
+            Ok(path) => candidates.push(Unnamed {
+                path,
+                size: found.size,
+            }),
+            Err(_) => foreign.push(found.path.to_owned()),
+        }
+    })?;
+    let mut ours = Vec::new();
+    for file in candidates {
+        if is_ours(tree, &file.path)? {
+            ours.push(file);
+        } else {
+            foreign.push(file.path.relative().to_owned());
+        }
+    }
+    foreign.sort();
+    Ok((ours, foreign))
+}
+
+/// Whether this server, or the original before it, has written a file: by the names that only we
+/// give, else by a signature of ours.
+fn is_ours(tree: &Published, path: &TreePath) -> anyhow::Result<bool> {
+    let relative = path.relative();
+    let plain = relative.strip_suffix(".new").unwrap_or(relative);
+    let plain = plain.strip_suffix(".asc").unwrap_or(plain);
+    let plain = plain.strip_suffix(".new").unwrap_or(plain);
+    let (directory, name) = plain.rsplit_once('/').unwrap_or(("", plain));
+    let stem = name
+        .strip_suffix(".tar.xz")
+        .or_else(|| name.strip_suffix(".json"));
+    let Some(stem) = stem else {
+        return Ok(false);
+    };
+    let last = stem.rsplit_once('-').map(|(_, last)| last);
+    if directory == "pool" && last.is_some_and(|hash| hash.parse::<Sha256>().is_ok()) {
+        return Ok(true);
+    }
+    let is_version = stem
+        .strip_prefix("version-")
+        .is_some_and(|number| number.parse::<u32>().is_ok());
+    if is_version && !directory.is_empty() {
+        return Ok(true);
+    }
+    // Indexes, device keyrings, and names without a hash of old trees.
+    let document: TreePath = format!("/{plain}").parse()?;
+    if tree.store().size(&document)?.is_none() {
+        // What a crash left of a document: only we have a directory for one.
+        return Ok(relative == plain && name == "index.json");
+    }
+    let Some(signature) = tree
+        .store()
+        .read(&document.with_suffix(".asc")?, MAX_SIGNATURE)?
+    else {
+        return Ok(false);
+    };
+    let Some(data) = tree.store().open(&document)? else {
+        return Ok(false);
+    };
+    Ok(tree.signers().verify_reader(data, &signature).is_ok())
+}
+
+/// Whether a file is replaced together with its signature.
+fn is_document(path: &TreePath) -> bool {
+    let name = path.relative().rsplit('/').next().unwrap_or_default();
+    name == "index.json" || name == "device.tar.xz"
+}
+
+/// When each unnamed file was first seen so.
+#[derive(Default)]
+struct Note(BTreeMap<String, i64>);
+
+impl Note {
+    fn place(tree: &Published) -> camino::Utf8PathBuf {
+        tree.root().state().join("unnamed.json")
+    }
+
+    fn load(tree: &Published) -> anyhow::Result<Self> {
+        let place = Self::place(tree);
+        let bytes = durable::read(&place, MAX_NOTE);
+        let bytes = bytes.with_context(|| format!("cannot read `{place}`"))?;
+        // One that is damaged is as good as none.
+        let note = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(Self(note.unwrap_or_default()))
+    }
+
+    fn save(&self, tree: &Tree) -> anyhow::Result<()> {
+        if tree.changes().is_some() {
+            return Ok(());
+        }
+        let place = Self::place(tree);
+        let bytes = serde_json::to_vec(&self.0)?;
+        durable::replace(&place, &bytes, 0o644).with_context(|| format!("cannot write `{place}`"))
+    }
+}
