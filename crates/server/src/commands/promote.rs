@@ -60,7 +60,7 @@ impl Promote {
             for (source, target) in &pairs {
                 let request = self.request(source, target);
                 let devices = self.devices(tree, source, target)?;
-                let one = devices.len() == 1 && pairs.len() == 1;
+                let one = self.devices.len() == 1;
                 for device in devices {
                     match promote(tree, &request, &device) {
                         Ok(Promoted::New(made)) => {
