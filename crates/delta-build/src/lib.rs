@@ -17,5 +17,5 @@ pub mod writer;
 pub use classify::{Classifier, ClassifyError, Form, classify};
 pub use delta::{DeltaError, FileTimes, Options, Removal, Summary, delta};
 pub use index::Side;
-pub use normalise::{NormaliseError, Normalised, normalise};
+pub use normalise::{Appended, Edits, NormaliseError, Normalised, normalise, normalise_with};
 pub use writer::Writer;

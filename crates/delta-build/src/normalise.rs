@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use system_image_delta::path::Shown;
-use system_image_delta::{Header, Kind, Limits, MemberPath, PathError, ReadError, Reader};
+use system_image_delta::{Header, Kind, Limits, MemberPath, Mtime, PathError, ReadError, Reader};
 
 use crate::classify::Form;
 use crate::writer::Writer;
@@ -59,6 +59,28 @@ pub enum NormaliseError {
     },
 }
 
+/// What is changed on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// Names on the wire that are left out.
+    pub left_out: Vec<String>,
+    /// Members without content that come last, with the newest time of all others and owned by
+    /// root. One that is there already as a directory is left as it is; a directory on the way
+    /// that is a symbolic link is followed.
+    pub appended: Vec<Appended>,
+}
+
+/// A member without content that is appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its name on the wire, e.g. `system/etc/mtab`.
+    pub path: String,
+    /// A directory or a symbolic link.
+    pub kind: Kind,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
 /// Rewrites `input` to `output` in the canonical form.
 pub fn normalise(
     input: impl Read,
@@ -66,15 +88,33 @@ pub fn normalise(
     limits: Limits,
     output: impl Write,
 ) -> Result<Normalised, NormaliseError> {
+    normalise_with(input, form, limits, &Edits::default(), output)
+}
+
+/// Rewrites `input` to `output` in the canonical form, changed a little.
+pub fn normalise_with(
+    input: impl Read,
+    form: Form,
+    limits: Limits,
+    edits: &Edits,
+    output: impl Write,
+) -> Result<Normalised, NormaliseError> {
     let mut reader = Reader::new(input, limits);
     let mut writer = Writer::new(output);
     let mut done = Normalised::default();
     // Whether each name so far is a directory's.
     let mut seen: HashMap<MemberPath, bool> = HashMap::new();
+    let mut links: HashMap<MemberPath, Vec<u8>> = HashMap::new();
+    let mut newest = 0;
     while let Some(mut header) = reader.next_header()? {
         let path = placed(&header.path, form)?;
-        if path.is_root() {
+        let left_out = |name: &String| name.as_bytes() == path.as_bytes();
+        if path.is_root() || edits.left_out.iter().any(left_out) {
             continue;
+        }
+        newest = newest.max(header.mtime.seconds);
+        if let (Kind::Symlink { target }, false) = (&header.kind, edits.appended.is_empty()) {
+            links.insert(path.clone(), target.clone());
         }
         let is_directory = header.kind == Kind::Directory;
         if let Kind::HardLink { target } = &mut header.kind {
@@ -104,8 +144,56 @@ pub fn normalise(
             .member(&header, &mut reader)
             .map_err(NormaliseError::Copy)?;
     }
+    for member in &edits.appended {
+        let path = followed(member.path.as_bytes(), &links)?;
+        let is_directory = member.kind == Kind::Directory;
+        match seen.insert(path.clone(), is_directory) {
+            Some(true) => continue,
+            Some(false) if is_directory => continue,
+            before => done.repeated += u64::from(before.is_some()),
+        }
+        done.members += 1;
+        let mut header = Header {
+            path: Vec::new(),
+            kind: member.kind.clone(),
+            mode: member.mode,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime {
+                seconds: newest,
+                nanos: 0,
+            },
+            xattrs: Vec::new(),
+            acl: false,
+        };
+        canonical(&mut header, &path);
+        writer
+            .member(&header, &mut io::empty())
+            .map_err(NormaliseError::Copy)?;
+    }
     let (_, bytes) = writer.finish().map_err(NormaliseError::Copy)?;
     Ok(Normalised { bytes, ..done })
+}
+
+/// A name whose directory may be a symbolic link within the system, as `lib` is to `usr/lib`.
+fn followed(
+    path: &[u8],
+    links: &HashMap<MemberPath, Vec<u8>>,
+) -> Result<MemberPath, NormaliseError> {
+    let parsed = placed(path, Form::Payload)?;
+    let Some(at) = path.iter().rposition(|byte| *byte == b'/') else {
+        return Ok(parsed);
+    };
+    let (parent, name) = (&path[..at], &path[at + 1..]);
+    match links.get(&placed(parent, Form::Payload)?) {
+        // Only the plain form that a merged `/usr` has.
+        Some(target) if !target.starts_with(b"/") && !target.starts_with(b".") => {
+            let top = parent.iter().rposition(|byte| *byte == b'/');
+            let top = top.map_or(&b""[..], |at| &parent[..=at]);
+            placed(&[top, target, b"/", name].concat(), Form::Payload)
+        }
+        _ => Ok(parsed),
+    }
 }
 
 /// The path of a member on the wire; the empty one for the root of a payload.

@@ -9,9 +9,10 @@ use system_image_formats::index::{FileEntry, Image};
 use system_image_formats::name::TreePath;
 use system_image_formats::side::SideFile;
 
+use crate::input::scratch;
 use crate::overlap::{self, Names};
 use crate::part::{Part, is_always_whole};
-use crate::payload;
+use crate::pool;
 use crate::tree::Tree;
 
 /// The files that take a device from `base` to an image of `parts`, the version file left out; or
@@ -101,9 +102,9 @@ fn delta_file(
             *other < at || pairs[*other].is_some_and(|_| !is_always_whole(parts[*other].prefix()))
         })
         .collect();
-    let known = payload::stored(tree, &path)?;
+    let known = pool::stored(tree, &path)?;
     let output = match &known {
-        Some(entry) => payload::unpack(tree, entry)?,
+        Some(entry) => pool::unpack(tree, entry)?,
         None => match compute(tree, old, at, part)? {
             Ok(output) => output,
             Err(why) => return Ok(Err(why)),
@@ -123,7 +124,7 @@ fn delta_file(
     }
     let (source, target) = (tree.side(&old.entry.path)?, tree.side(&part.entry.path)?);
     let side = SideFile::delta(source.as_ref(), target.as_ref());
-    payload::store(tree, &path, &output, &side).map(Ok)
+    pool::store(tree, &path, &output, &side).map(Ok)
 }
 
 /// Compares two files of the pool. Returns the uncompressed delta, or why there can be none.
@@ -133,7 +134,7 @@ fn compute(
     at: usize,
     part: &Part,
 ) -> anyhow::Result<Result<File, String>> {
-    let mut output = payload::scratch(tree)?;
+    let mut output = scratch(tree)?;
     // A file laid over others must leave their directories alone.
     let removal = if at == 0 {
         Removal::Trees

@@ -7,13 +7,15 @@
 //! | [`keys`] | keys and keyrings |
 //! | [`published`], [`tree`] | documents of the tree: verified when read; signed when written |
 //! | [`channel`], [`device`], [`follow`] | what can be done to channels and devices, and what follows them |
-//! | [`payload`], [`part`], [`version_file`], [`overlap`], [`delta_files`], [`bases`] | the files of an image |
+//! | [`input`], [`payload`], [`pool`], [`part`], [`version_file`], [`overlap`], [`delta_files`], [`bases`] | the files of an image |
 //! | [`image`] | an image in the making: full and as deltas |
 //! | [`publish`], [`promote`], [`tag`], [`withdraw`], [`phase`], [`expire`] | what happens to images |
+//! | [`import`], [`generators`], [`rootfs`], [`packages`], [`android`], [`web`] | images of configured sources |
 //! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`] | the tree as a whole |
 //! | [`serve`] | static files over HTTP |
 //! | [`commands`] | the command line |
 
+pub mod android;
 pub mod bases;
 pub mod channel;
 pub mod commands;
@@ -24,23 +26,31 @@ pub mod diff;
 pub mod expire;
 pub mod follow;
 pub mod gc;
+pub mod generators;
 pub mod history;
 pub mod image;
+pub mod import;
+pub mod input;
 pub mod keys;
 pub mod lock;
+pub mod mirror;
 pub mod overlap;
+pub mod packages;
 pub mod part;
 pub mod payload;
 pub mod phase;
+pub mod pool;
 pub mod promote;
 pub mod publish;
 pub mod published;
 pub mod rebuild;
 pub mod references;
 pub mod root;
+pub mod rootfs;
 pub mod serve;
 pub mod tag;
 pub mod tree;
 pub mod verify;
 pub mod version_file;
+pub mod web;
 pub mod withdraw;

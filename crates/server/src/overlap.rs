@@ -10,7 +10,7 @@ use std::fs::File;
 use anyhow::Context;
 use system_image_delta::{Archive, Kind, Limits, MemberPath, Reader};
 
-use crate::payload::rewound;
+use crate::input::rewound;
 
 /// The names of one file of the new image that are no directories.
 #[derive(Debug)]

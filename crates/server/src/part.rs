@@ -6,7 +6,7 @@ use std::fs::File;
 use system_image_formats::index::{FileEntry, Image};
 use system_image_formats::name::TreePath;
 
-use crate::payload;
+use crate::pool;
 use crate::published::Published;
 
 /// A file of an image, the version file left out.
@@ -47,7 +47,7 @@ impl Part {
     /// Its uncompressed archive, unpacked once and checked against the index.
     pub fn tar(&self, tree: &Published) -> anyhow::Result<&File> {
         if self.tar.get().is_none() {
-            let tar = payload::unpack(tree, &self.entry)?;
+            let tar = pool::unpack(tree, &self.entry)?;
             let _ = self.tar.set(tar);
         }
         Ok(self.tar.get().expect("it was just set"))

@@ -16,7 +16,8 @@ use crate::follow;
 use crate::history::Event;
 use crate::image::{self, Draft, Made};
 use crate::part::{Part, is_version_file};
-use crate::payload::{self, Payload};
+use crate::payload::Payload;
+use crate::pool;
 use crate::tree::Tree;
 
 /// What to publish.
@@ -84,7 +85,7 @@ pub fn publish(tree: &Tree, request: &Request) -> anyhow::Result<Published> {
     }
     let mut parts = Vec::new();
     for (payload, path) in payloads.into_iter().zip(&paths) {
-        let entry = payload::store(tree, path, &payload.tar, &side(&payload.digest))?;
+        let entry = pool::store(tree, path, &payload.tar, &side(&payload.digest))?;
         parts.push(Part::made(entry, payload.tar));
     }
     let draft = Draft {

@@ -16,8 +16,9 @@ use system_image_formats::index::Index;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 
 use crate::history::Event;
+use crate::input::rewound;
 use crate::part::is_version_file;
-use crate::payload::{rewound, unpack};
+use crate::pool::unpack;
 use crate::published::Published;
 use crate::tree::Tree;
 

@@ -1,13 +1,14 @@
 //! The published tree as the one process that changes it sees it: signed documents go out, and
 //! everything that follows a device follows.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::bail;
 use system_image_formats::channels::{Channels, DeviceEntry};
 use system_image_formats::index::Index;
-use system_image_formats::name::{ChannelName, DeviceName};
+use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::time::GeneratedAt;
 use system_image_store::{Change, Overlay};
 
@@ -33,7 +34,35 @@ pub struct Tree {
     signer: ImageSigner,
     history: Option<History>,
     overlay: Option<Arc<Overlay>>,
+    busy: Busy,
     _lock: Lock,
+}
+
+/// The files that threads of this process are writing.
+#[derive(Debug, Default)]
+struct Busy {
+    paths: Mutex<BTreeSet<TreePath>>,
+    changed: Condvar,
+}
+
+/// Held by the only thread that writes a file.
+#[derive(Debug)]
+#[must_use]
+pub struct Alone<'a> {
+    busy: &'a Busy,
+    path: TreePath,
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        let mut paths = self
+            .busy
+            .paths
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        paths.remove(&self.path);
+        self.busy.changed.notify_all();
+    }
 }
 
 impl Deref for Tree {
@@ -63,6 +92,7 @@ impl Tree {
             published,
             signer,
             overlay,
+            busy: Busy::default(),
             _lock: lock,
         })
     }
@@ -70,6 +100,20 @@ impl Tree {
     /// What signs.
     pub fn signer(&self) -> &ImageSigner {
         &self.signer
+    }
+
+    /// Waits until no other thread of this process writes the file, and keeps others from it.
+    pub fn alone_with(&self, path: &TreePath) -> Alone<'_> {
+        let busy = &self.busy;
+        let mut paths = busy.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        while !paths.insert(path.clone()) {
+            let woken = busy.changed.wait(paths);
+            paths = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        Alone {
+            busy,
+            path: path.clone(),
+        }
     }
 
     /// In a dry run: what would have changed, by relative path.

@@ -14,7 +14,8 @@ use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::side::SideFile;
 use system_image_formats::version::ImageVersion;
 
-use crate::payload;
+use crate::input::scratch;
+use crate::pool;
 use crate::tree::Tree;
 
 /// What a version file says.
@@ -59,9 +60,9 @@ pub fn store(
     let path = free_path(entry, visible, identity.version)?;
     // One that no index names is left over from a run that did not end, or from another server.
     tree.store().remove(&path.with_suffix(".asc")?)?;
-    let mut tar = payload::scratch(tree)?;
+    let mut tar = scratch(tree)?;
     tar.write_all(&tarball(&ini, tree.now()))?;
-    payload::store(tree, &path, &tar, &SideFile::version(&ini))
+    pool::store(tree, &path, &tar, &SideFile::version(&ini))
 }
 
 /// The first name for the version file that the visible index does not use.

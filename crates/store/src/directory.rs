@@ -355,6 +355,5 @@ fn walk(directory: &Utf8Path, prefix: &str, visit: &mut dyn FnMut(Found<'_>)) ->
 
 /// Whether a directory holds the versions of a document, also one that is half removed.
 fn has_versions(directory: &Utf8Path) -> bool {
-    directory.join("now").is_symlink()
-        || matches!(directory.extension(), Some("json" | "xz"))
+    directory.join("now").is_symlink() || matches!(directory.extension(), Some("json" | "xz"))
 }

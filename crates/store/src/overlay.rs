@@ -51,7 +51,9 @@ impl Overlay {
             },
         };
         let above = self.above();
-        let changes = above.iter().map(|(path, file)| (path.clone(), change(file)));
+        let changes = above
+            .iter()
+            .map(|(path, file)| (path.clone(), change(file)));
         changes.collect()
     }
 
@@ -83,7 +85,8 @@ impl Store for Overlay {
             None => {}
             Some(None) => return Ok(None),
             Some(Some(file)) => {
-                let file = reopened(file).map_err(|source| StoreError::new("read", path, source))?;
+                let file =
+                    reopened(file).map_err(|source| StoreError::new("read", path, source))?;
                 return Ok(Some(Box::new(BufReader::new(file))));
             }
         }

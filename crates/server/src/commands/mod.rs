@@ -6,6 +6,7 @@ mod device;
 mod gc;
 mod history;
 mod image;
+mod import;
 mod init;
 mod phase;
 mod promote;
@@ -77,6 +78,7 @@ enum Command {
     #[command(subcommand)]
     Image(image::Image),
     Publish(publish::Publish),
+    Import(import::Import),
     Promote(promote::Promote),
     Tag(tag::Tag),
     #[command(subcommand)]
@@ -102,6 +104,7 @@ impl Cli {
             Command::Device(command) => command.run(context),
             Command::Image(command) => command.run(context),
             Command::Publish(command) => command.run(context),
+            Command::Import(command) => command.run(context),
             Command::Promote(command) => command.run(context),
             Command::Tag(command) => command.run(context),
             Command::Phase(command) => command.run(context),
