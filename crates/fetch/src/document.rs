@@ -16,7 +16,7 @@ use crate::error::FetchError;
 use crate::fetcher::{Fetcher, blocking, parse, refusal};
 use crate::retry::{Next, Retry};
 
-/// Written at a time, in bytes: all of a document that is in memory.
+/// Written at a time, in bytes.
 const BUFFER: usize = 64 << 10;
 
 impl Fetcher {
@@ -34,8 +34,8 @@ impl Fetcher {
         .await
     }
 
-    /// Fetches a file of at most `max` bytes into one without a name in `directory`, with some
-    /// 64 KiB of it in memory at any time. It is returned at its start, to be read.
+    /// Fetches a file of at most `max` bytes into one without a name in `directory`, with no
+    /// more of it in memory than the network brings at a time. It is returned at its start, to be read.
     ///
     /// # Errors
     /// [`FetchError::Temporary`] if the directory does not take it, besides those of
@@ -51,11 +51,14 @@ impl Fetcher {
             let mut file = Unnamed::create(directory).await?;
             let mut document = self.document(&parsed, url, max).await?;
             while let Some(piece) = document.next().await? {
-                file.buffer.extend_from_slice(&piece);
-                if file.buffer.len() >= BUFFER {
-                    file = file.write().await?;
-                    // The disk's slowness is not the server's.
-                    document.body.restart_clock();
+                // A fast network's pieces are several times longer than the buffer.
+                for part in piece.chunks(BUFFER) {
+                    file.buffer.extend_from_slice(part);
+                    if file.buffer.len() >= BUFFER {
+                        file = file.write().await?;
+                        // The disk's slowness is not the server's.
+                        document.body.restart_clock();
+                    }
                 }
             }
             file.finish().await
