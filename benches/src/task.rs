@@ -13,6 +13,7 @@ use system_image_delta::{Limits, Member, Privileges, Root, Sink, apply};
 use system_image_delta_build::Options;
 use system_image_demo::measure::{Cost, Step};
 use system_image_fetch::{Fetcher, Request, Settings, Size};
+use system_image_formats::outline::Outline;
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_planner::{PhaseSource, plan};
 use system_image_trust::Verified;
@@ -110,7 +111,8 @@ impl Task {
 }
 
 fn plan_over(versions: u32) -> anyhow::Result<()> {
-    let index = Verified::trust_unsigned_for_testing(planning::index(versions, usize::MAX)?);
+    let outline = Outline::from(&planning::index(versions, usize::MAX)?);
+    let outline = Verified::trust_unsigned_for_testing(outline);
     let request = system_image_planner::Request {
         installed: ImageVersion::NONE,
         filter: None,
@@ -122,7 +124,7 @@ fn plan_over(versions: u32) -> anyhow::Result<()> {
         Ok((usage.user_time() + usage.system_time()).num_microseconds())
     };
     let (started, before) = (std::time::Instant::now(), cpu()?);
-    let plan = plan(&index, &request);
+    let plan = plan(&outline, &request);
     let (seconds, after) = (started.elapsed().as_secs_f64(), cpu()?);
     if let Err(why) = &plan.decision {
         bail!("no plan: {why}");

@@ -273,9 +273,10 @@ impl Run {
                 return Ok(false);
             };
             let (chain, log) = (&session.chain, &*self.log);
-            update::fetch(&server, chain, route, config, &self.meters, log).await?;
+            let files = found.files(route)?;
+            update::fetch(&server, chain, &files, config, &self.meters, log).await?;
             log.info("preparing recovery");
-            handover::prepare(config, route, found.has_keyring, log)?;
+            handover::prepare(config, route, &files, found.has_keyring, log)?;
             Ok::<_, Failure>(true)
         })
         .await?;
@@ -325,7 +326,7 @@ impl Run {
             cap: self.options.maximage,
             phase,
         };
-        let plan = system_image_planner::plan(&found.index, &request);
+        let plan = system_image_planner::plan(&found.outline, &request);
         for candidate in plan.candidates.iter().rev() {
             let (score, route) = (candidate.score, &candidate.route);
             self.log.debug(&format!(

@@ -8,6 +8,7 @@ use camino::Utf8Path;
 use system_image_durable as durable;
 use system_image_formats::command::{Command, CommandFile, SignedFile};
 use system_image_formats::config::{ClientConfig, Gpg};
+use system_image_formats::index::FileEntry;
 use system_image_formats::name::{FileName, NameError};
 use system_image_planner::Route;
 
@@ -26,8 +27,12 @@ const MAX_COMMAND_FILE: usize = 4 << 20;
 /// What the names of files that are not complete end with.
 pub const PARTIAL: [&str; 3] = [".part", ".part.info", ".new"];
 
-/// The commands that apply a route.
-pub fn commands(keyrings: &[FileName], route: &Route<'_>) -> Result<CommandFile, NameError> {
+/// The commands that apply these files of a route.
+pub fn commands(
+    keyrings: &[FileName],
+    route: &Route<'_>,
+    files: &[FileEntry],
+) -> Result<CommandFile, NameError> {
     let mut commands = Vec::new();
     for keyring in keyrings {
         commands.push(Command::LoadKeyring(SignedFile::of(keyring.clone())?));
@@ -36,7 +41,7 @@ pub fn commands(keyrings: &[FileName], route: &Route<'_>) -> Result<CommandFile,
         commands.push(Command::FormatSystem);
     }
     commands.push(Command::MountSystem);
-    for file in route.files() {
+    for file in files {
         commands.push(Command::Update(SignedFile::of(file.path.file_name()?)?));
     }
     commands.push(Command::UnmountSystem);
@@ -48,6 +53,7 @@ pub fn commands(keyrings: &[FileName], route: &Route<'_>) -> Result<CommandFile,
 pub fn prepare(
     config: &ClientConfig,
     route: &Route<'_>,
+    files: &[FileEntry],
     has_device_keyring: bool,
     log: &Log,
 ) -> anyhow::Result<()> {
@@ -80,7 +86,7 @@ pub fn prepare(
     for (_, to, content) in outdated {
         files::replace(&to, &content)?;
     }
-    let commands = commands(&names, route)?;
+    let commands = commands(&names, route, files)?;
     files::replace(&drop_box.join(COMMAND_FILE), &commands.to_bytes())?;
     clean_up(drop_box, &commands, log)
 }

@@ -1,6 +1,9 @@
-//! The server's files by path: small signed documents whole, payloads into files.
+//! The server's files by path: signed documents whole, payloads into files.
+
+use std::fs::File;
 
 use anyhow::Context;
+use camino::Utf8Path;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use system_image_fetch::{FetchError, Fetcher, Patience, Settings};
 use system_image_formats::config::{ClientConfig, Downloads};
@@ -29,9 +32,9 @@ const ESCAPED: &AsciiSet = &CONTROLS
 
 /// A document and its detached signature, neither of them checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signed {
-    /// The document's bytes.
-    pub bytes: Vec<u8>,
+pub struct Signed<T = Vec<u8>> {
+    /// The document.
+    pub content: T,
     /// The text of its `.asc` file.
     pub signature: Vec<u8>,
 }
@@ -66,27 +69,47 @@ impl Server {
         url(&self.payloads, path)
     }
 
-    /// Fetches a document of up to `max` bytes with its signature; `None` when the server says
-    /// that there is none.
+    /// Fetches a small document of up to `max` bytes with its signature; `None` when the server
+    /// says that there is none.
     pub async fn document(
         &self,
         path: &TreePath,
         signature: &TreePath,
         max: usize,
     ) -> Result<Option<Signed>, FetchError> {
-        let get = async |path, max| {
-            self.fetcher
-                .fetch_small(&url(&self.metadata, path), max)
-                .await
-        };
-        let bytes = match get(path, max).await {
-            Ok(bytes) => bytes,
+        let url = url(&self.metadata, path);
+        self.signed(self.fetcher.fetch_small(&url, max), signature)
+            .await
+    }
+
+    /// As [`document`](Self::document), for a long one: it comes into a file without a name in
+    /// `directory`.
+    pub async fn long_document(
+        &self,
+        path: &TreePath,
+        signature: &TreePath,
+        max: u64,
+        directory: &Utf8Path,
+    ) -> Result<Option<Signed<File>>, FetchError> {
+        let url = url(&self.metadata, path);
+        let content = self.fetcher.fetch_unnamed(&url, max, directory);
+        self.signed(content, signature).await
+    }
+
+    async fn signed<T>(
+        &self,
+        content: impl Future<Output = Result<T, FetchError>>,
+        signature: &TreePath,
+    ) -> Result<Option<Signed<T>>, FetchError> {
+        let content = match content.await {
+            Ok(content) => content,
             Err(FetchError::Absent { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         // A document without signature is no absent document.
-        let signature = get(signature, MAX_SIGNATURE).await?;
-        Ok(Some(Signed { bytes, signature }))
+        let url = url(&self.metadata, signature);
+        let signature = self.fetcher.fetch_small(&url, MAX_SIGNATURE).await?;
+        Ok(Some(Signed { content, signature }))
     }
 }
 

@@ -5,7 +5,8 @@
 //! rotated, at whatever document that shows: the run is repeated once with that keyring fetched
 //! anew, and fails if it still does not fit.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek};
 
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -13,10 +14,12 @@ use system_image_durable as durable;
 use system_image_fetch::FetchError;
 use system_image_formats::channels::{Channel, Channels, DeviceEntry};
 use system_image_formats::config::ClientConfig;
-use system_image_formats::index::Index;
+use system_image_formats::index::{FileEntry, Index};
 use system_image_formats::json::JsonError;
 use system_image_formats::keyring::KeyringType;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
+use system_image_formats::outline::Outline;
+use system_image_planner::Route;
 use system_image_trust::{Chain, ChainError, Now, Verified, VerifyError};
 
 use crate::files;
@@ -30,7 +33,7 @@ const MAX_KEYRING: usize = 4 << 20;
 const MAX_CHANNELS: usize = 64 << 20;
 
 /// Largest `index.json`, in bytes: 5,000 images with ten deltas each have some 60 MB.
-const MAX_INDEX: usize = 96 << 20;
+const MAX_INDEX: u64 = 96 << 20;
 
 /// The keyrings that are fetched whatever is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,15 +90,31 @@ pub struct Session {
     pub channels: Verified<Channels>,
 }
 
-/// The device's own part of it.
-#[derive(Clone, Debug)]
+/// The device's own part of it. The index itself stays in a temporary file.
+#[derive(Debug)]
 pub struct DeviceIndex {
     /// The channel that the configured one follows.
     pub alias: Option<ChannelName>,
-    /// The images.
-    pub index: Verified<Index>,
+    /// The images, as far as planning needs them.
+    pub outline: Verified<Outline>,
     /// Whether the device has a keyring of its own.
     pub has_keyring: bool,
+    path: TreePath,
+    document: Verified<File>,
+}
+
+impl DeviceIndex {
+    /// The files that a route over the index needs now, in order of application.
+    pub fn files(&self, route: &Route<'_>) -> anyhow::Result<Vec<FileEntry>> {
+        let mut document = self.document.as_ref();
+        let images = (document.rewind().map_err(JsonError::Read))
+            .and_then(|()| Index::read_images(document, &route.places()))
+            .map_err(|source| Unusable {
+                path: self.path.clone(),
+                source,
+            })?;
+        Ok(system_image_planner::files(images))
+    }
 }
 
 /// What a session needs of the device.
@@ -140,7 +159,7 @@ impl Session {
         let signed = required(server, &path, &asc(&path), MAX_CHANNELS).await?;
         let verified = chain
             .channel_signers()?
-            .verify(signed.bytes, &signed.signature);
+            .verify(signed.content, &signed.signature);
         let channels = verified
             .map_err(|error| stale(KeyringType::ImageSigning, error, "channels.json"))?
             .try_map(|bytes| Channels::parse(&bytes))
@@ -189,23 +208,32 @@ impl Session {
             // One of an earlier run must not outlive its entry.
             forget(place)?;
         }
-        let path = &entry.index;
-        let signed = required(server, path, &asc(path), MAX_INDEX).await?;
+        let path = entry.index;
+        let directory = &facts.config.system.tempdir;
+        files::make_directory(directory)?;
+        let found = server
+            .long_document(&path, &asc(&path), MAX_INDEX, directory)
+            .await;
+        let signed = there(found, &path)?;
         let verified = self
             .chain
             .index_signers()?
-            .verify(signed.bytes, &signed.signature);
-        let index = verified
-            .map_err(|error| stale(KeyringType::ImageSigning, error, path.relative()))?
-            .try_map(|bytes| Index::parse(&bytes))
+            .verify_file(signed.content, &signed.signature);
+        let document =
+            verified.map_err(|error| stale(KeyringType::ImageSigning, error, path.relative()))?;
+        let outline = document
+            .by_ref()
+            .try_map(Outline::read)
             .map_err(|source| Unusable {
                 path: path.clone(),
                 source,
             })?;
         Ok(DeviceIndex {
             alias,
-            index,
+            outline,
             has_keyring: entry.keyring.is_some(),
+            path,
+            document,
         })
     }
 }
@@ -229,7 +257,7 @@ impl Keys<'_> {
             && let Some(signed) = kept(place)
             && self
                 .chain
-                .load_as(kind, &signed.bytes, &signed.signature)
+                .load_as(kind, &signed.content, &signed.signature)
                 .is_ok()
         {
             return Ok(());
@@ -275,7 +303,7 @@ impl Keys<'_> {
 
 /// Loads a fetched keyring; a signature that does not fit blames the keyring above it.
 fn load(chain: &mut Chain, kind: KeyringType, signed: &Signed) -> Result<(), Failure> {
-    match chain.load_as(kind, &signed.bytes, &signed.signature) {
+    match chain.load_as(kind, &signed.content, &signed.signature) {
         Ok(_) => Ok(()),
         Err(error @ ChainError::Signature { .. })
             if kind.signer() != KeyringType::ArchiveMaster =>
@@ -301,14 +329,20 @@ fn stale(
     )
 }
 
-/// A document that must be there.
+/// A small document that must be there.
 async fn required(
     server: &Server,
     path: &TreePath,
     signature: &TreePath,
     max: usize,
 ) -> Result<Signed, Failure> {
-    let found = server.document(path, signature, max).await;
+    there(server.document(path, signature, max).await, path)
+}
+
+fn there<T>(
+    found: Result<Option<Signed<T>>, FetchError>,
+    path: &TreePath,
+) -> Result<Signed<T>, Failure> {
     let found = found.with_context(|| format!("cannot fetch `{}`", path.relative()))?;
     Ok(found.ok_or_else(|| Missing { path: path.clone() })?)
 }
@@ -375,16 +409,16 @@ fn signature_place(place: &Utf8Path) -> Utf8PathBuf {
 
 /// A keyring of an earlier run, if it can be read.
 fn kept(place: &Utf8Path) -> Option<Signed> {
-    let bytes = durable::read(place, MAX_KEYRING).ok()??;
+    let content = durable::read(place, MAX_KEYRING).ok()??;
     let signature = durable::read(signature_place(place), MAX_SIGNATURE).ok()??;
-    Some(Signed { bytes, signature })
+    Some(Signed { content, signature })
 }
 
 /// Keeps a verified keyring, if it is another one than is kept. A crash between the two files
 /// leaves a pair that does not verify, which is fetched anew.
 fn keep(place: &Utf8Path, signed: &Signed) -> anyhow::Result<()> {
     if kept(place).as_ref() != Some(signed) {
-        files::replace(place, &signed.bytes)?;
+        files::replace(place, &signed.content)?;
         files::replace(&signature_place(place), &signed.signature)?;
     }
     Ok(())
@@ -414,6 +448,9 @@ fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<VerifyError>() {
         return error.hint().map(str::to_owned);
     }
+    if let Some(FetchError::Temporary { .. }) = cause.downcast_ref() {
+        return Some("make room there, or set `tempdir` of `[system]` to another directory".into());
+    }
     if let Some(error) = cause.downcast_ref::<FetchError>() {
         return error.hint().map(str::to_owned);
     }
@@ -425,7 +462,10 @@ fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     }
     let text = if cause.is::<Missing>() {
         "check `base` and the ports of `[service]` in the configuration"
-    } else if cause.is::<Unusable>() {
+    } else if let Some(Unusable { source, .. }) = cause.downcast_ref() {
+        if let JsonError::Read(_) = source {
+            return None;
+        }
         "its publisher has signed it like this and must publish it again"
     } else if cause.is::<NoAnchor>() {
         "put the publisher's archive-master keyring there, or set `archive_master` of `[gpg]`"

@@ -17,7 +17,6 @@ use system_image_formats::config::ClientConfig;
 use system_image_formats::hash::Hasher;
 use system_image_formats::index::FileEntry;
 use system_image_formats::keyring::KeyringType;
-use system_image_planner::Route;
 use system_image_report::Size;
 use system_image_trust::{Chain, Signers, VerifyError};
 
@@ -60,7 +59,7 @@ impl BadName {
     }
 }
 
-/// A file of the route and where it goes.
+/// A file of the update and where it goes.
 #[derive(Clone, Debug)]
 struct Wanted<'a> {
     entry: &'a FileEntry,
@@ -80,12 +79,12 @@ enum There {
     Other(u64),
 }
 
-/// Fetches what is missing of a route's files into the drop box. Afterwards each of them is there,
+/// Fetches what is missing of these files into the drop box. Afterwards each of them is there,
 /// with the digest of the index and a good signature.
 pub async fn fetch(
     server: &Server,
     chain: &Chain,
-    route: &Route<'_>,
+    files: &[FileEntry],
     config: &ClientConfig,
     meters: &Meters,
     log: &Log,
@@ -94,7 +93,7 @@ pub async fn fetch(
     files::make_directory(drop_box)?;
     let signers = chain.index_signers()?;
     let mut missing = Vec::new();
-    for file in wanted(route, config)? {
+    for file in wanted(files, config)? {
         match there(&file, &signers)? {
             There::All => {}
             found => missing.push((file, found)),
@@ -162,16 +161,16 @@ pub async fn fetch(
     Ok(())
 }
 
-/// The files of a route. No two of them, nor anything else that the client writes into the drop
-/// box, share a name.
-fn wanted<'a>(route: &Route<'a>, config: &ClientConfig) -> anyhow::Result<Vec<Wanted<'a>>> {
+/// The files and where they go. No two of them, nor anything else that the client writes into the
+/// drop box, share a name.
+fn wanted<'a>(files: &'a [FileEntry], config: &ClientConfig) -> anyhow::Result<Vec<Wanted<'a>>> {
     let mut taken = BTreeSet::new();
     for name in handover::keyring_names(&config.gpg)? {
         let signed = SignedFile::of(name)?;
         taken.extend([signed.file().clone(), signed.signature().clone()]);
     }
     let mut wanted = Vec::new();
-    for entry in route.files() {
+    for entry in files {
         let signed = SignedFile::of(entry.path.file_name()?)?;
         let name = signed.file().as_str();
         let ours = name == COMMAND_FILE || PARTIAL.iter().any(|suffix| name.ends_with(suffix));

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use support::{client, refuse, run, succeed};
-use system_image_formats::index::ImageKind;
+use system_image_formats::index::{Image, ImageKind};
 use system_image_formats::version::{ImageVersion, Percentage};
-use system_image_testkit::{Device, Keys, Published};
+use system_image_testkit::{Device, Keys, Published, SmallDisk};
 
 const USAGE: &str = "Usage: system-image-cli [OPTIONS]\n";
 
@@ -94,6 +94,28 @@ fn channels_are_listed_with_what_they_follow_hidden_ones_too() {
         succeed(&device, &["--list-channels", "-c", "none"]),
         "Available channels:\n    devel (alias for: stable)\n    secret\n    stable\n"
     );
+}
+
+#[test]
+fn the_index_is_read_in_the_temporary_directory_and_leaves_nothing_there() {
+    let keys = Keys::generate();
+    let text = "x".repeat(3 << 20);
+    let long = |image: &mut Image| image.description = Some(text.clone());
+    let tree = Published::new(&keys).full(1).image(long).full(2);
+    let web = tree.serve();
+    let device = Device::new(&keys).served_by(&web);
+    let tmp = device.path("tmp");
+    let dry = || succeed(&device, &["-n", "-p", "0"]);
+    assert_eq!(dry(), "Upgrade path is 2\nTarget phase: 0%\n");
+    assert_eq!(tmp.read_dir_utf8().unwrap().count(), 0);
+
+    let hint = "hint: make room there, or set `tempdir` of `[system]` to another directory\n";
+    if let Some(_full) = SmallDisk::mount(&tmp, "1m") {
+        let err = refuse(&device, &["-n", "-p", "0"]);
+        let want = format!("cannot write a temporary file in `{tmp}`");
+        assert!(err.contains(&want) && err.ends_with(hint), "{err}");
+    }
+    assert_eq!(dry(), "Upgrade path is 2\nTarget phase: 0%\n");
 }
 
 #[test]

@@ -106,6 +106,10 @@ fn documents_by_an_unknown_key_are_refused() {
         refused(what, |keys, tree| tree.signed_by(path, &keys.stranger));
         refused(what, |keys, tree| tree.signed_by(path, &keys.image_master));
         refused(what, |_, tree| tree.damage(path));
+        // It is not even parsed.
+        refused(what, |keys, tree| {
+            tree.put(path, b"[").signed_by(path, &keys.stranger)
+        });
         refused(what, |_, tree| {
             tree.put(&format!("{path}.asc"), b"not a signature")
         });

@@ -88,6 +88,14 @@ pub enum FetchError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file without a name cannot be made or written.
+    #[error("cannot write a temporary file in `{directory}`")]
+    Temporary {
+        /// Where it should be.
+        directory: Utf8PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another process downloads the same file to the same place.
     #[error("`{path}` is being downloaded by another process")]
     InUse {
@@ -152,7 +160,10 @@ impl FetchError {
             Self::InUse { .. } => Some("wait until the other download has ended"),
             Self::Url { .. } => Some("it must start with http:// or https://"),
             Self::Redirects { .. } => Some("the server's redirects lead in a circle"),
-            Self::Disk { .. } | Self::Conflict { .. } | Self::Setup(_) => None,
+            // Which setting names a temporary directory is the program's to know.
+            Self::Temporary { .. } | Self::Disk { .. } | Self::Conflict { .. } | Self::Setup(_) => {
+                None
+            }
         }
     }
 }

@@ -13,8 +13,9 @@ use reqwest::header::{
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use system_image_formats::checksum::Sha256;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
+use crate::body::Body;
 use crate::client::{self, Failed, Settings};
 use crate::error::FetchError;
 use crate::range::{ContentRange, Validator};
@@ -32,7 +33,7 @@ const BUFFER: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     client: Client,
-    settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// Called with the state of a transfer after every piece of it.
@@ -104,49 +105,7 @@ impl Fetcher {
         }
     }
 
-    /// Fetches a small file of at most `max` bytes into memory, for instance a signature.
-    pub async fn fetch_small(&self, url: &str, max: usize) -> Result<Vec<u8>, FetchError> {
-        let parsed = parse(url)?;
-        let mut retry = Retry::new(self.settings.patience);
-        loop {
-            let failed = match self.attempt_small(&parsed, url, max).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(failed) => failed,
-            };
-            match retry.after(failed.failure) {
-                Next::Wait(wait) => sleep(wait).await,
-                Next::GiveUp(_) => return Err(failed.error),
-            }
-        }
-    }
-
-    async fn attempt_small(&self, parsed: &Url, url: &str, max: usize) -> Result<Vec<u8>, Failed> {
-        let limit = max as u64;
-        let too_long = || {
-            Failed::for_good(FetchError::TooLong {
-                url: url.to_owned(),
-                max: limit,
-            })
-        };
-        let response = self.ask(self.get(parsed), url).await?;
-        if response.status() != StatusCode::OK {
-            return Err(refusal(url, &response));
-        }
-        if response.content_length().is_some_and(|len| len > limit) {
-            return Err(too_long());
-        }
-        let mut bytes = Vec::new();
-        let mut body = Body::new(response, &self.settings, url);
-        while let Some(piece) = body.next().await? {
-            if bytes.len() + piece.len() > max {
-                return Err(too_long());
-            }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes)
-    }
-
-    fn get(&self, url: &Url) -> RequestBuilder {
+    pub(crate) fn get(&self, url: &Url) -> RequestBuilder {
         // What is stored and hashed is what the server has, not what a proxy compressed.
         self.client
             .get(url.clone())
@@ -154,7 +113,7 @@ impl Fetcher {
     }
 
     /// Sends a request and waits for the answer's head.
-    async fn ask(&self, request: RequestBuilder, url: &str) -> Result<Response, Failed> {
+    pub(crate) async fn ask(&self, request: RequestBuilder, url: &str) -> Result<Response, Failed> {
         let patience = self
             .settings
             .connect_timeout
@@ -168,7 +127,7 @@ impl Fetcher {
 }
 
 /// A status that brings no file. A success of another kind than was asked for makes no sense.
-fn refusal(url: &str, response: &Response) -> Failed {
+pub(crate) fn refusal(url: &str, response: &Response) -> Failed {
     if response.status().is_success() {
         Failed::garbled(url)
     } else {
@@ -176,7 +135,7 @@ fn refusal(url: &str, response: &Response) -> Failed {
     }
 }
 
-fn parse(url: &str) -> Result<Url, FetchError> {
+pub(crate) fn parse(url: &str) -> Result<Url, FetchError> {
     let fits = |parsed: &Url| matches!(parsed.scheme(), "http" | "https") && parsed.has_host();
     let parsed = Url::parse(url).ok().filter(fits);
     parsed.ok_or_else(|| FetchError::Url {
@@ -329,53 +288,6 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// An answer's body, piece by piece, with an eye on the clock.
-struct Body<'a> {
-    response: Response,
-    settings: &'a Settings,
-    url: &'a str,
-    received: u64,
-    /// Until when `in_time` must have reached the least progress.
-    deadline: Instant,
-    in_time: u64,
-}
-
-impl<'a> Body<'a> {
-    fn new(response: Response, settings: &'a Settings, url: &'a str) -> Self {
-        let deadline = Instant::now() + settings.stall_timeout;
-        Self {
-            response,
-            settings,
-            url,
-            received: 0,
-            deadline,
-            in_time: 0,
-        }
-    }
-
-    async fn next(
-        &mut self,
-    ) -> Result<Option<impl std::ops::Deref<Target = [u8]> + use<>>, Failed> {
-        let piece = match timeout_at(self.deadline, self.response.chunk()).await {
-            Ok(Ok(piece)) => piece,
-            Ok(Err(error)) => return Err(Failed::within_answer(self.url, error, self.received)),
-            Err(_) => return Err(Failed::stalled(self.url, self.received)),
-        };
-        let len = piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        self.received += len;
-        self.in_time += len;
-        if self.in_time >= self.settings.min_progress {
-            self.restart_clock();
-        }
-        Ok(piece)
-    }
-
-    fn restart_clock(&mut self) {
-        self.deadline = Instant::now() + self.settings.stall_timeout;
-        self.in_time = 0;
-    }
-}
-
 /// A sink that is used on blocking threads, one call at a time.
 struct Disk(Arc<Mutex<Sink>>);
 
@@ -407,7 +319,7 @@ impl Disk {
     }
 }
 
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(f).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {

@@ -60,6 +60,18 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// The same for a transfer that begins anew each time: what it received is lost and brings it
+    /// no nearer to its end, so that a server that always breaks off is not asked for ever.
+    pub(crate) fn without_progress(self) -> Self {
+        match self {
+            Self::Lost { .. } => Self::Lost { received: 0 },
+            Self::Stalled { .. } => Self::Stalled { received: 0 },
+            other => other,
+        }
+    }
+}
+
 /// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {

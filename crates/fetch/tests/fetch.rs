@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::future::Future;
+use std::io::{self, Read};
 use std::net::TcpListener;
-use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use system_image_fetch::{
     FetchError, Fetched, Fetcher, Patience, Progress, Request, Settings, Size, Trouble,
 };
 use system_image_formats::checksum::Sha256;
+use system_image_testkit::SmallDisk;
 use system_image_testkit::http::{Answer, Asked, Server};
 use tempfile::TempDir;
 
@@ -562,10 +563,13 @@ fn a_file_of_unknown_size_is_bounded() {
             Err(other) => panic!("{other:?}"),
         }
         let small = run(fetcher().fetch_small(&request.url, usize::try_from(max).unwrap()));
-        match small {
-            Ok(bytes) => assert!(good && bytes == body),
-            Err(FetchError::TooLong { max: limit, .. }) => assert!(!good && limit == max),
-            Err(other) => panic!("{other:?}"),
+        let unnamed = run(fetcher().fetch_unnamed(&request.url, max, &place.path("")));
+        for document in [small, unnamed.map(contents)] {
+            match document {
+                Ok(bytes) => assert!(good && bytes == body),
+                Err(FetchError::TooLong { max: limit, .. }) => assert!(!good && limit == max),
+                Err(other) => panic!("{other:?}"),
+            }
         }
     }
 }
@@ -589,6 +593,73 @@ fn a_small_file_is_tried_again_and_its_absence_is_definite() {
         "{absent:?}"
     );
     assert_eq!(server.asked().len(), 4);
+}
+
+fn contents(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn an_unnamed_file_is_begun_anew_in_each_attempt_and_leaves_nothing_behind() {
+    let (place, body) = (Place::new(), content(1_000_000, 1));
+    let copy = body.clone();
+    let server = Server::start(move |asked| match (asked.path.as_str(), asked.number) {
+        ("/file", 0) => Answer::whole(&content(1_000_000, 2), "").cut(700_000),
+        ("/file", 1) => Answer::chunked(&copy).cut(100_000),
+        ("/file", _) => Answer::chunked(&copy),
+        ("/cut", _) => Answer::whole(&copy, "").cut(700_000),
+        ("/endless", _) => Answer::endless(),
+        _ => Answer::status("404 Not Found"),
+    });
+    let fetch = |path| {
+        let url = server.url(path);
+        run(fetcher().fetch_unnamed(&url, 1_000_000, &place.path("")))
+    };
+    assert_eq!(contents(fetch("/file").unwrap()), body);
+    for (path, want) in [
+        ("/cut", "Transfer"),
+        ("/endless", "TooLong"),
+        ("/none", "Absent"),
+    ] {
+        let refused = format!("{:?}", fetch(path).unwrap_err());
+        assert!(refused.starts_with(want), "{path}: {refused}");
+    }
+    assert!(place.names().is_empty(), "{:?}", place.names());
+    assert!(
+        server
+            .asked()
+            .iter()
+            .all(|asked| asked.header("Range").is_none())
+    );
+}
+
+#[test]
+fn a_directory_that_takes_no_temporary_file_is_named() {
+    let place = Place::new();
+    let server = Server::start(|_| Answer::whole(&content(2 << 20, 1), ""));
+    let fetch = || run(fetcher().fetch_unnamed(&server.url("/"), 4 << 20, &place.path("tmp")));
+    let told = |error: FetchError| match &error {
+        FetchError::Temporary { directory, source } => {
+            assert_eq!(*directory, place.path("tmp"));
+            assert!(error.to_string().contains(directory.as_str()), "{error}");
+            source.kind()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(fetch().unwrap_err()), io::ErrorKind::NotFound);
+    assert!(
+        server.asked().is_empty(),
+        "what cannot be kept is not fetched"
+    );
+
+    fs::create_dir(place.path("tmp")).unwrap();
+    let Some(_disk) = SmallDisk::mount(place.path("tmp"), "1m") else {
+        return;
+    };
+    assert_eq!(told(fetch().unwrap_err()), io::ErrorKind::StorageFull);
+    assert_eq!(server.asked().len(), 1, "once is enough");
 }
 
 #[test]
@@ -814,30 +885,21 @@ fn a_directory_that_is_missing_is_named() {
 #[test]
 fn a_full_disk_keeps_what_is_there_and_is_resumed_when_there_is_room() {
     let (place, body) = (Place::new(), content(2 << 20, 1));
-    let mount = |options: &str| {
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", options, "none"])
-            .arg(place.0.path());
-        mount.output().is_ok_and(|out| out.status.success())
-    };
-    if !mount("size=1m") {
-        eprintln!("not tested: only root may mount a small file system");
+    let Some(disk) = SmallDisk::mount(&place.0, "1m") else {
         return;
-    }
+    };
     let copy = body.clone();
     let server = Server::start(move |asked| Answer::file(asked, &copy, "\"1\""));
     let request = place.request(&server, &body);
     let full = fetch(&request);
-    let grown = mount("remount,size=4m");
+    disk.resize("4m");
     let resumed = fetch(&request);
     let content = fs::read(&request.destination);
-    let unmounted = Command::new("umount").arg(place.0.path()).status();
+    drop(disk);
 
     let error = full.unwrap_err();
     assert!(matches!(error, FetchError::Full { .. }), "{error:?}");
     assert!(error.hint().is_some());
-    assert!(grown && unmounted.unwrap().success());
     assert!(
         resumed.unwrap().transferred < 2 << 20,
         "it went on where it was"
@@ -855,6 +917,8 @@ fn a_download_can_be_spawned() {
     is_send(&fetcher.fetch(&requests[0], &mut ignore));
     let mut ignore = |_| {};
     is_send(&fetcher.fetch_all(&requests, &mut ignore));
+    is_send(&fetcher.fetch_small("", 0));
+    is_send(&fetcher.fetch_unnamed("", 0, &place.path("")));
 }
 
 /// One thing that a server may do to a request.

@@ -1,10 +1,11 @@
 //! `index.json`: the images of one device in one channel (server spec, section 5).
 
-use std::fmt;
+mod reading;
 
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub(crate) use self::reading::ByImage;
 
 use crate::checksum::Sha256;
 use crate::detail::VersionDetail;
@@ -14,7 +15,7 @@ use crate::time::GeneratedAt;
 use crate::version::{ImageVersion, Percentage};
 
 /// The content of `index.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Index {
     /// What concerns the whole index.
     pub global: Global,
@@ -77,6 +78,11 @@ impl ImageKind {
     pub const FULL: Self = Self::Full {
         minversion: ImageVersion::NONE,
     };
+
+    /// Whether it installs from nothing.
+    pub const fn is_full(self) -> bool {
+        matches!(self, Self::Full { .. })
+    }
 
     /// The base of a delta.
     pub const fn base(self) -> Option<ImageVersion> {
@@ -155,7 +161,7 @@ impl Index {
 impl Image {
     /// Whether it installs from nothing.
     pub const fn is_full(&self) -> bool {
-        matches!(self.kind, ImageKind::Full { .. })
+        self.kind.is_full()
     }
 
     /// Bytes to download; a sum beyond `u64` stays at its end.
@@ -199,62 +205,6 @@ struct WrittenImage {
 enum WrittenKind {
     Full,
     Delta,
-}
-
-/// The keys of a file entry. Reading them one by one is several times faster than what serde
-/// makes of a flattened rest, and an index is mostly files.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum FileKey {
-    Order,
-    Path,
-    Signature,
-    Checksum,
-    Size,
-    Other(String),
-}
-
-impl<'de> Deserialize<'de> for FileEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FileVisitor)
-    }
-}
-
-struct FileVisitor;
-
-impl<'de> Visitor<'de> for FileVisitor {
-    type Value = FileEntry;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a file entry")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FileEntry, A::Error> {
-        let (mut order, mut path, mut signature, mut checksum, mut size) =
-            (None, None, None, None, None);
-        let mut extra = Map::new();
-        while let Some(key) = map.next_key()? {
-            match key {
-                FileKey::Order => order = Some(map.next_value()?),
-                FileKey::Path => path = Some(map.next_value()?),
-                FileKey::Signature => signature = Some(map.next_value()?),
-                FileKey::Checksum => checksum = Some(map.next_value()?),
-                FileKey::Size => size = Some(map.next_value()?),
-                FileKey::Other(name) => {
-                    extra.insert(name, map.next_value()?);
-                }
-            }
-        }
-        let missing = A::Error::missing_field;
-        Ok(FileEntry {
-            order: order.ok_or_else(|| missing("order"))?,
-            path: path.ok_or_else(|| missing("path"))?,
-            signature: signature.ok_or_else(|| missing("signature"))?,
-            checksum: checksum.ok_or_else(|| missing("checksum"))?,
-            size: size.ok_or_else(|| missing("size"))?,
-            extra,
-        })
-    }
 }
 
 /// A delta that does not say where it starts.

@@ -4,11 +4,11 @@
 //! newline: equal data gives equal bytes, on our server and on the original's.
 
 use std::fmt;
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::marker::PhantomData;
 use std::str::FromStr;
 
-use serde::de::{DeserializeOwned, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Visitor};
 use serde::{Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
@@ -17,15 +17,31 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 /// files each has about 150 MB.
 pub const MAX_LEN: usize = 256 << 20;
 
+/// Read from a stream at a time, in bytes.
+const BUFFER: usize = 64 << 10;
+
 /// Why a JSON file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// Not JSON, or not of the form that the file must have.
     #[error("not as specified")]
-    Form(#[from] serde_json::Error),
+    Form(#[source] serde_json::Error),
+    /// The document could not be read to its end.
+    #[error("cannot read it")]
+    Read(#[source] io::Error),
     /// More than [`MAX_LEN`] bytes.
     #[error("{0} bytes of JSON are more than any index has")]
     TooLong(usize),
+}
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        if error.is_io() {
+            Self::Read(error.into())
+        } else {
+            Self::Form(error)
+        }
+    }
 }
 
 /// Reads one JSON document. Nesting deeper than 128 levels is refused by the parser.
@@ -34,6 +50,19 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
         return Err(JsonError::TooLong(bytes.len()));
     }
     Ok(serde_json::from_slice(bytes)?)
+}
+
+/// Reads one JSON document from a stream, whose length is the caller's to bound, with a buffer of
+/// [`BUFFER`] bytes.
+pub(crate) fn from_reader<'de, S: DeserializeSeed<'de>>(
+    document: impl Read,
+    seed: S,
+) -> Result<S::Value, JsonError> {
+    let buffered = BufReader::with_capacity(BUFFER, document);
+    let mut deserializer = serde_json::Deserializer::from_reader(buffered);
+    let value = seed.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// Reads a string straight into what it stands for, without a copy in between: an index has tens

@@ -18,6 +18,7 @@ pub mod ini;
 pub mod json;
 pub mod keyring;
 pub mod name;
+pub mod outline;
 pub mod side;
 pub mod time;
 pub mod version;

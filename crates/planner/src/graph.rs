@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use system_image_formats::index::{Image, ImageKind};
+use system_image_formats::index::ImageKind;
+use system_image_formats::outline::ImageOutline;
 use system_image_formats::version::ImageVersion;
 
 use crate::{Filter, ImageVerdict};
@@ -41,7 +42,7 @@ pub(crate) struct Path {
 
 /// The ways found so far.
 pub(crate) struct Graph<'a> {
-    images: &'a [Image],
+    images: &'a [ImageOutline],
     ways: Vec<Way>,
     /// The ways to each version that no other beats.
     best: BTreeMap<ImageVersion, Vec<usize>>,
@@ -51,7 +52,7 @@ pub(crate) struct Graph<'a> {
 impl<'a> Graph<'a> {
     /// Finds, for each version, the ways to it that no other beats.
     pub(crate) fn search(
-        images: &'a [Image],
+        images: &'a [ImageOutline],
         installed: ImageVersion,
         filter: Option<Filter>,
     ) -> Self {
@@ -93,7 +94,7 @@ impl<'a> Graph<'a> {
             .collect()
     }
 
-    fn usable(&self) -> impl Iterator<Item = (usize, &'a Image)> {
+    fn usable(&self) -> impl Iterator<Item = (usize, &'a ImageOutline)> {
         self.images
             .iter()
             .enumerate()
@@ -142,11 +143,11 @@ impl<'a> Graph<'a> {
             if starts {
                 self.offer(Way {
                     reboots: image.bootme.into(),
-                    size: image.size(),
+                    size: image.size,
                     images: 1,
                     last,
                     before: None,
-                    from_full: image.is_full(),
+                    from_full: image.kind.is_full(),
                 });
             }
         }
@@ -163,7 +164,7 @@ impl<'a> Graph<'a> {
                     let (way, image) = (self.ways[before], &self.images[last]);
                     self.offer(Way {
                         reboots: way.reboots + u64::from(image.bootme),
-                        size: way.size.saturating_add(image.size()),
+                        size: way.size.saturating_add(image.size),
                         images: way.images + 1,
                         last,
                         before: Some(before),

@@ -1,6 +1,6 @@
 //! Chooses the images that take a device from its version to the newest one that it may have.
 //!
-//! In: a verified [`Index`], the installed version, the user's wishes and the device's place in
+//! In: a verified [`Outline`], the installed version, the user's wishes and the device's place in
 //! rollouts. Out: a [`Plan`]: a [`Route`] of at most one full image and then deltas, or why there
 //! is none; beside it every candidate and every image with the reason why it was not taken. No
 //! file, clock or network here: every rule is tested with a table.
@@ -14,13 +14,13 @@ mod start;
 use std::fmt;
 use std::str::FromStr;
 
-use system_image_formats::index::{Image, Index};
+use system_image_formats::outline::{ImageOutline, Outline};
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_trust::Verified;
 
 use self::graph::Graph;
 pub use self::phase::{PhaseSource, device_percentage, phase_channel};
-pub use self::route::Route;
+pub use self::route::{Route, files};
 pub use self::start::Start;
 
 /// Which candidates count (client spec, section 10.4).
@@ -176,9 +176,9 @@ impl fmt::Display for ImageVerdict {
     }
 }
 
-/// Plans the way from `request.installed` over the images of `index`.
-pub fn plan<'a>(index: &'a Verified<Index>, request: &Request) -> Plan<'a> {
-    let images: &'a [Image] = &index.images;
+/// Plans the way from `request.installed` over the images of an index.
+pub fn plan<'a>(outline: &'a Verified<Outline>, request: &Request) -> Plan<'a> {
+    let images: &'a [ImageOutline] = &outline.images;
     let graph = Graph::search(images, request.installed, request.filter);
     let ranked = score::rank(graph.paths(request.filter), |at| images[at].version);
     let routes: Vec<_> = ranked

@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use system_image_formats::index::{FileEntry, Image};
+use system_image_formats::outline::ImageOutline;
 use system_image_formats::version::ImageVersion;
 
 /// At most one full image, which is the first, and deltas after it, each from the one before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<'a> {
-    images: Vec<&'a Image>,
+    images: Vec<&'a ImageOutline>,
 }
 
 impl<'a> Route<'a> {
-    pub(crate) fn new(images: Vec<&'a Image>) -> Self {
+    pub(crate) fn new(images: Vec<&'a ImageOutline>) -> Self {
         Self { images }
     }
 
     /// The images in order; at least one.
-    pub fn images(&self) -> &[&'a Image] {
+    pub fn images(&self) -> &[&'a ImageOutline] {
         &self.images
     }
 
@@ -28,7 +29,7 @@ impl<'a> Route<'a> {
     }
 
     /// The image whose rollout decides over the whole route.
-    pub fn last(&self) -> &'a Image {
+    pub fn last(&self) -> &'a ImageOutline {
         self.images.last().expect("a route has at least one image")
     }
 
@@ -36,31 +37,23 @@ impl<'a> Route<'a> {
     pub fn size(&self) -> u64 {
         self.images
             .iter()
-            .fold(0, |sum, image| sum.saturating_add(image.size()))
+            .fold(0, |sum, image| sum.saturating_add(image.size))
     }
 
     /// Whether the system is formatted first. Counts the whole route, also what comes after an
     /// image that must be booted.
     pub fn starts_from_nothing(&self) -> bool {
-        self.images.iter().any(|image| image.is_full())
+        self.images.iter().any(|image| image.kind.is_full())
     }
 
-    /// The files to fetch and apply now, in order of application: those of the images up to the
-    /// first one that must be booted, by (image, order, path). A file that two images share comes
-    /// with the first.
-    pub fn files(&self) -> Vec<&'a FileEntry> {
+    /// Where the images to fetch and apply now are in the index: those up to the first one that
+    /// must be booted.
+    pub fn places(&self) -> Vec<usize> {
         let now = match self.images.iter().position(|image| image.bootme) {
             Some(at) => &self.images[..=at],
             None => &self.images,
         };
-        let mut seen = BTreeSet::new();
-        let mut files = Vec::new();
-        for image in now {
-            let mut of_image: Vec<_> = image.files.iter().collect();
-            of_image.sort_by(|a, b| (a.order, &a.path).cmp(&(b.order, &b.path)));
-            files.extend(of_image.into_iter().filter(|file| seen.insert(&file.path)));
-        }
-        files
+        now.iter().map(|image| image.place).collect()
     }
 
     /// Keeps the images up to version `cap`; nothing when none is left.
@@ -68,6 +61,19 @@ impl<'a> Route<'a> {
         self.images.retain(|image| image.version <= cap);
         (!self.images.is_empty()).then_some(self)
     }
+}
+
+/// The files of these images in order of application, which is by (image, order, path). A file that
+/// two images share comes with the first.
+pub fn files(images: Vec<Image>) -> Vec<FileEntry> {
+    let mut seen = BTreeSet::new();
+    let mut files = Vec::new();
+    for mut image in images {
+        (image.files).sort_by(|a, b| (a.order, &a.path).cmp(&(b.order, &b.path)));
+        let news = image.files.into_iter();
+        files.extend(news.filter(|file| seen.insert(file.path.clone())));
+    }
+    files
 }
 
 impl fmt::Display for Route<'_> {

@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use system_image_formats::index::{FileEntry, Image, ImageKind, Index};
+use system_image_formats::outline::Outline;
 use system_image_formats::time::GeneratedAt;
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_planner::{
@@ -15,7 +16,7 @@ const MIB: u64 = 1 << 20;
 
 /// Reads the specification's short notation: `F10(400)`, `D10>11(30)`, inside the parentheses
 /// also `bootme`, `phased 20`, `minversion 35`.
-fn index(text: &str) -> Verified<Index> {
+fn index(text: &str) -> Verified<Outline> {
     let mut index = Index::empty(GeneratedAt::from_unix(0));
     for item in text.split_inclusive(')') {
         let (name, notes) = item.trim().trim_end_matches(')').split_once('(').unwrap();
@@ -49,20 +50,24 @@ fn index(text: &str) -> Verified<Index> {
             version,
             description: None,
             version_detail: Default::default(),
-            files: vec![FileEntry {
-                order: 0,
-                signature: format!("{path}.asc").parse().unwrap(),
-                path: path.parse().unwrap(),
-                checksum: [0; 32].into(),
-                size: size * MIB,
-                extra: Default::default(),
-            }],
+            files: vec![file(&path, 0, size * MIB)],
             bootme,
             phased,
             extra: Default::default(),
         });
     }
-    Verified::trust_unsigned_for_testing(index)
+    Verified::trust_unsigned_for_testing(Outline::from(&index))
+}
+
+fn file(path: &str, order: u32, size: u64) -> FileEntry {
+    FileEntry {
+        order,
+        signature: format!("{path}.asc").parse().unwrap(),
+        path: path.parse().unwrap(),
+        checksum: [0; 32].into(),
+        size,
+        extra: Default::default(),
+    }
 }
 
 fn request(installed: u32, phase: i64) -> Request {
@@ -186,13 +191,27 @@ fn g_takes_the_full_image_and_i_the_delta() {
 fn h_downloads_only_up_to_the_image_that_must_be_booted() {
     let index = index("F51(100, bootme) D51>52(100, bootme)");
     let route = plan(&index, &request(50, 0)).decision.unwrap();
-    let files: Vec<_> = route
-        .files()
-        .iter()
-        .map(|file| file.path.as_str())
-        .collect();
-    assert_eq!(files, ["/pool/F51.tar.xz"]);
+    assert_eq!((route.places(), route.images().len()), (vec![0], 2));
     assert!(route.starts_from_nothing());
+}
+
+#[test]
+fn files_are_applied_by_image_then_order_then_path_and_once() {
+    let image = |files: &[(&str, u32)]| Image {
+        kind: ImageKind::FULL,
+        version: ImageVersion::new(1),
+        description: None,
+        version_detail: Default::default(),
+        files: files.iter().map(|(path, at)| file(path, *at, 1)).collect(),
+        bootme: false,
+        phased: Percentage::ALL,
+        extra: Default::default(),
+    };
+    let first = image(&[("/z", 2), ("/shared", 1), ("/b", 0), ("/a", 1)]);
+    let second = image(&[("/y", 1), ("/shared", 0)]);
+    let files = system_image_planner::files(vec![first, second]);
+    let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["/b", "/a", "/shared", "/z", "/y"]);
 }
 
 #[test]
@@ -316,7 +335,7 @@ fn two_deltas_a_version_are_no_exponential_matter() {
 }
 
 /// Lists every complete path as the original does, scores them, and takes the best.
-fn brute_force(index: &Verified<Index>, installed: u32) -> Option<(u64, u32)> {
+fn brute_force(index: &Verified<Outline>, installed: u32) -> Option<(u64, u32)> {
     let images = &index.images;
     let mut queue: Vec<Vec<usize>> = Vec::new();
     for (at, image) in images.iter().enumerate() {
@@ -343,7 +362,7 @@ fn brute_force(index: &Verified<Index>, installed: u32) -> Option<(u64, u32)> {
         }
     }
     let end = |path: &Vec<usize>| u64::from(images[*path.last().unwrap()].version.get());
-    let size = |path: &Vec<usize>| path.iter().map(|at| images[*at].size()).sum::<u64>();
+    let size = |path: &Vec<usize>| path.iter().map(|at| images[*at].size).sum::<u64>();
     let newest = complete.iter().map(end).max()?;
     let smallest = complete.iter().map(size).min()?;
     let phase = PhaseSource::Override(Percentage::clamped(50)).percentage(ImageVersion::NONE);

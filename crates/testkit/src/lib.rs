@@ -9,12 +9,14 @@
 //! | serve a published tree, with faults | [`Web`], [`Fault`] |
 //! | answer requests byte by byte | [`http`] |
 //! | have a device that takes updates | [`Device`] |
+//! | run out of room | [`SmallDisk`] |
 #![allow(
     clippy::unwrap_used,
     reason = "a fixture that cannot be made ends its test"
 )]
 
 mod device;
+mod disk;
 pub mod http;
 mod keys;
 mod published;
@@ -22,6 +24,7 @@ pub mod tree;
 mod web;
 
 pub use device::Device;
+pub use disk::SmallDisk;
 pub use keys::{Keys, MADE, keyring, sign};
 pub use published::{CHANNEL, DEVICE, Published};
 pub use web::{Fault, Web};

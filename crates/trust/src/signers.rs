@@ -12,7 +12,7 @@
 //!   another one is good: files signed by the old and the new key outlive the old one.
 //! * At least one must be good.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use pgp::packet::{Signature, SignatureConfig, SignatureType, SignatureVersion};
 use system_image_formats::checksum::Sha256;
@@ -82,6 +82,19 @@ impl<'a> Signers<'a> {
                 Err(error) => return Err(VerifyError::Read(error)),
             }
         }
+    }
+
+    /// Checks a file that nobody else can write to, as [`verify_reader`](Self::verify_reader) does:
+    /// from its start to its end. It comes back at its start, to be parsed.
+    pub fn verify_file<F: Read + Seek>(
+        &self,
+        mut file: F,
+        signature: &[u8],
+    ) -> Result<Verified<F>, VerifyError> {
+        file.rewind().map_err(VerifyError::Read)?;
+        let verified = self.verify_reader(&mut file, signature)?;
+        file.rewind().map_err(VerifyError::Read)?;
+        Ok(verified.map(|_| file))
     }
 
     /// Checks a file piece by piece, for instance while it is downloaded.
@@ -538,6 +551,25 @@ mod tests {
             let cut = signers.verify_reader(&data[1..], &signature).unwrap_err();
             assert!(matches!(cut, VerifyError::Bad { .. }), "{cut:?}");
         }
+    }
+
+    #[test]
+    fn a_file_is_verified_from_its_start_whatever_was_read_of_it_before() {
+        let key = key();
+        let data = vec![7; BUFFER + 5];
+        let signers = Signers::new([key.certificate()], NOW);
+        let signature = armored(&[key.forge(key.statement(MADE), &data)]);
+        let mut file = io::Cursor::new(&data[..]);
+        file.set_position(9);
+        let verified = signers.verify_file(file, &signature).unwrap();
+        assert_eq!(verified.position(), 0);
+        assert_eq!(verified.signer(), Some(key.fingerprint()));
+        assert_eq!(verified.by_ref().signer(), verified.signer());
+
+        let longer = [&data[..], b"x"].concat();
+        let refused = signers.verify_file(io::Cursor::new(longer), &signature);
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, VerifyError::Bad { .. }), "{refused:?}");
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl<T> Verified<T> {
         self.signature.map(|made| made.at)
     }
 
+    /// The same value, borrowed: for parsing one part of it after another.
+    pub fn by_ref(&self) -> Verified<&T> {
+        Verified {
+            value: &self.value,
+            signature: self.signature,
+        }
+    }
+
     /// What was verified, for instance parsed bytes.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Verified<U> {
         Verified {
