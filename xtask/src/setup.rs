@@ -6,9 +6,11 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 16] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
+    ("cpio", "cpio"),
+    ("faketime", "faketime"),
     ("gpg", "gnupg"),
     ("gpgv", "gpgv"),
     ("getfattr", "attr"),
@@ -16,6 +18,7 @@ const NEEDED: [(&str, &str); 13] = [
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
     ("openssl", "openssl"),
+    ("resize2fs", "e2fsprogs"),
     ("setcap", "libcap2-bin"),
     ("strace", "strace"),
     ("tar", "tar"),

@@ -4,7 +4,7 @@
 //! | module | its part |
 //! | --- | --- |
 //! | [`root`], [`config`], [`lock`], [`history`] | where a server's files are, how it is configured, one writer, who did what |
-//! | [`keys`] | keys and keyrings |
+//! | [`keys`], [`resign`] | keys, keyrings, and what they sign |
 //! | [`published`], [`tree`] | documents of the tree: verified when read; signed when written |
 //! | [`channel`], [`device`], [`follow`] | what can be done to channels and devices, and what follows them |
 //! | [`input`], [`payload`], [`pool`], [`part`], [`version_file`], [`overlap`], [`delta_files`], [`bases`] | the files of an image |
@@ -45,6 +45,7 @@ pub mod publish;
 pub mod published;
 pub mod rebuild;
 pub mod references;
+pub mod resign;
 pub mod root;
 pub mod rootfs;
 pub mod serve;

@@ -2,7 +2,7 @@
 //! file.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 
 use anyhow::{Context, bail};
 use liblzma::stream::{Check, MtStreamBuilder, Stream};
@@ -57,9 +57,11 @@ fn sign(
 ) -> anyhow::Result<FileEntry> {
     let signature = path.with_suffix(".asc")?;
     let len = tree.store().size(path)?.context("it was just written")?;
-    let data = tree.store().open(path)?.context("it was just written")?;
+    let mut data = tree.store().open(path)?.context("it was just written")?;
     // What is signed is what was compressed, not what a failing disk made of it.
-    let (text, read) = sign_and_hash(tree, data)?;
+    let text = tree.signer().sign(&mut data)?;
+    data.rewind()?;
+    let read = *tree.signers().verify_reader(&mut data, text.as_bytes())?;
     if read != checksum {
         bail!("`{path}` reads back differently from what was written: check the disk");
     }
@@ -107,7 +109,7 @@ fn entry(path: &TreePath, signature: TreePath, checksum: Sha256, size: u64) -> F
 
 fn store_side(tree: &Tree, path: &TreePath, side: &SideFile) -> anyhow::Result<()> {
     let (place, bytes) = (side_path(path)?, side.to_bytes());
-    let signature = tree.signer().sign(&bytes[..])?;
+    let signature = tree.signer().sign(io::Cursor::new(&bytes))?;
     tree.store().write(&place, &bytes)?;
     tree.store()
         .write(&place.with_suffix(".asc")?, signature.as_bytes())?;
@@ -179,10 +181,4 @@ fn encoder(config: &Config, len: u64) -> anyhow::Result<Stream> {
         .threads(threads.unwrap_or(1))
         .encoder()
         .context("cannot set up xz")
-}
-
-fn sign_and_hash(tree: &Tree, data: impl Read) -> anyhow::Result<(String, Sha256)> {
-    let mut data = Hashing::new(data);
-    let text = tree.signer().sign(&mut data)?;
-    Ok((text, data.finish().1))
 }

@@ -2,6 +2,8 @@
 //!
 //! Needs no private key and no lock, so that an operator can look while an import runs.
 
+use std::sync::Arc;
+
 use anyhow::{Context, anyhow};
 use system_image_formats::channels::{Channels, DeviceEntry};
 use system_image_formats::index::Index;
@@ -10,9 +12,10 @@ use system_image_formats::keyring::KeyringType;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::side::SideFile;
 use system_image_store::{Directory, Store};
-use system_image_trust::{Certificates, Keyring, Now, Signers, Verified};
+use system_image_trust::{Certificates, Keyring, Now, Signers};
 
 use crate::config::Config;
+use crate::keys;
 use crate::root::Root;
 
 /// Largest signature file that is read, in bytes.
@@ -28,7 +31,7 @@ const MAX_SIDE: u64 = 16 << 20;
 pub struct Published {
     root: Root,
     config: Config,
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     trusted: Certificates,
     now: i64,
 }
@@ -43,18 +46,24 @@ impl Published {
     pub fn over(
         root: &Root,
         now: i64,
-        wrap: impl FnOnce(Box<dyn Store>) -> Box<dyn Store>,
+        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
     ) -> anyhow::Result<Self> {
         let config = configuration(root)?;
         let root = Root::configured(root.directory(), &config);
-        let kind = KeyringType::ImageSigning;
-        let place = root.keyring(kind);
-        let archive = std::fs::read(&place).with_context(|| format!("cannot read `{place}`"))?;
-        // Our own file, beside the private keys: whoever can change it can sign.
-        let archive = Verified::trust_unsigned_for_testing(archive);
-        let keyring = Keyring::open(&archive).with_context(|| format!("`{place}` is damaged"))?;
+        let store = wrap(Arc::new(Directory::open(root.www())?));
+        Self::with(root, config, store, now)
+    }
+
+    /// With everything given; the keyring is read again.
+    pub(crate) fn with(
+        root: Root,
+        config: Config,
+        store: Arc<dyn Store>,
+        now: i64,
+    ) -> anyhow::Result<Self> {
+        let keyring = keys::required(&root, KeyringType::ImageSigning)?;
         Ok(Self {
-            store: wrap(Box::new(Directory::open(root.www())?)),
+            store,
             trusted: keyring.certificates,
             root,
             config,
@@ -75,6 +84,11 @@ impl Published {
     /// The files of the tree.
     pub fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// The same store, for another view of the tree.
+    pub(crate) fn shared_store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
     }
 
     /// The clock of this run, in Unix seconds.

@@ -50,6 +50,17 @@ impl Root {
         }
     }
 
+    /// The same server with its secrets in another place, below `place`: for what must not touch
+    /// the real ones.
+    #[must_use]
+    pub fn with_secrets(&self, place: &Utf8Path) -> Self {
+        Self {
+            keys: place.join("keys"),
+            keyrings: place.join("keyrings"),
+            ..self.clone()
+        }
+    }
+
     /// The directory itself.
     pub fn directory(&self) -> &Utf8Path {
         &self.directory

@@ -2,15 +2,21 @@
 //! everything that follows a device follows.
 
 use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder};
+use std::io::Cursor;
 use std::ops::Deref;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use camino::{Utf8Path, Utf8PathBuf};
+use system_image_durable::present;
 use system_image_formats::channels::{Channels, DeviceEntry};
 use system_image_formats::index::Index;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::time::GeneratedAt;
-use system_image_store::{Change, Overlay};
+use system_image_store::{Change, Directory, Overlay, Store};
+use tempfile::TempDir;
 
 use crate::history::{Event, History};
 use crate::keys::ImageSigner;
@@ -33,9 +39,58 @@ pub struct Tree {
     published: Published,
     signer: ImageSigner,
     history: Option<History>,
-    overlay: Option<Arc<Overlay>>,
+    aside: Option<Arc<Aside>>,
     busy: Busy,
-    _lock: Lock,
+    lock: Arc<Lock>,
+}
+
+/// Where a dry run's changes go.
+#[derive(Debug)]
+struct Aside {
+    overlay: Arc<Overlay>,
+    secrets: Utf8PathBuf,
+    _directory: TempDir,
+}
+
+impl Aside {
+    fn new(root: &Root, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let state = root.state();
+        let directory = tempfile::tempdir_in(&state)
+            .with_context(|| format!("cannot make a directory in `{state}`"))?;
+        let Some(secrets) = Utf8Path::from_path(directory.path()).map(Utf8Path::to_owned) else {
+            bail!("`{state}` is not a name in UTF-8");
+        };
+        copy_files(&root.keys(), &secrets.join("keys"))?;
+        copy_files(&root.keyrings(), &secrets.join("keyrings"))?;
+        Ok(Self {
+            overlay: Arc::new(Overlay::new(store, state)),
+            secrets,
+            _directory: directory,
+        })
+    }
+}
+
+/// Copies the regular files below a directory, for their owner only.
+fn copy_files(from: &Utf8Path, to: &Utf8Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot copy `{from}`");
+    DirBuilder::new()
+        .mode(0o700)
+        .create(to)
+        .with_context(failed)?;
+    let Some(entries) = present(from.read_dir_utf8()).with_context(failed)? else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry.with_context(failed)?;
+        let kind = entry.file_type().with_context(failed)?;
+        let place = to.join(entry.file_name());
+        if kind.is_dir() {
+            copy_files(entry.path(), &place)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), place).with_context(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// The files that threads of this process are writing.
@@ -73,28 +128,44 @@ impl Deref for Tree {
 }
 
 impl Tree {
-    /// Opens the tree of a server that was set up, and locks it.
+    /// Opens the tree of a server that was set up, and locks it. A dry run works on a copy of the
+    /// keys and keyrings, too.
     pub fn open(root: &Root, now: i64, opening: Opening) -> anyhow::Result<Self> {
-        let mut overlay = None;
-        let state = Root::configured(root.directory(), &configuration(root)?).state();
-        let lock = Lock::take(&state, opening.patience)?;
-        let published = Published::over(root, now, |store| {
-            if !opening.dry_run {
-                return store;
-            }
-            let shared = Arc::new(Overlay::new(store, &state));
-            overlay = Some(Arc::clone(&shared));
-            Box::new(shared)
-        })?;
-        let signer = ImageSigner::load(published.root(), now)?;
+        let config = configuration(root)?;
+        let root = Root::configured(root.directory(), &config);
+        let lock = Arc::new(Lock::take(&root.state(), opening.patience)?);
+        let store: Arc<dyn Store> = Arc::new(Directory::open(root.www())?);
+        if !opening.dry_run {
+            let published = Published::with(root, config, store, now)?;
+            return Self::of(published, None, lock);
+        }
+        let aside = Aside::new(&root, store)?;
+        let root = root.with_secrets(&aside.secrets);
+        let store = Arc::clone(&aside.overlay);
+        let published = Published::with(root, config, store, now)?;
+        Self::of(published, Some(Arc::new(aside)), lock)
+    }
+
+    fn of(
+        published: Published,
+        aside: Option<Arc<Aside>>,
+        lock: Arc<Lock>,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
-            history: (!opening.dry_run).then(|| History::of(published.root())),
+            signer: ImageSigner::load(published.root(), published.config(), published.now())?,
+            history: aside.is_none().then(|| History::of(published.root())),
             published,
-            signer,
-            overlay,
+            aside,
             busy: Busy::default(),
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// The same tree with its keys and keyrings read again.
+    pub fn reopened(&self) -> anyhow::Result<Self> {
+        let (root, config) = (self.root().clone(), self.config().clone());
+        let published = Published::with(root, config, self.shared_store(), self.now())?;
+        Self::of(published, self.aside.clone(), Arc::clone(&self.lock))
     }
 
     /// What signs.
@@ -118,7 +189,7 @@ impl Tree {
 
     /// In a dry run: what would have changed, by relative path.
     pub fn changes(&self) -> Option<Vec<(String, Change)>> {
-        self.overlay.as_ref().map(|overlay| overlay.changes())
+        self.aside.as_ref().map(|aside| aside.overlay.changes())
     }
 
     /// Writes down what was done. A history that cannot be written is told, and no reason to fail
@@ -142,7 +213,7 @@ impl Tree {
     /// Publishes the channels whatever was there before, readable or not.
     pub fn replace_channels(&self, channels: &Channels) -> anyhow::Result<()> {
         let bytes = channels.to_bytes();
-        let signature = self.signer.sign(&bytes[..])?;
+        let signature = self.signer.sign(Cursor::new(&bytes))?;
         self.store()
             .replace(&channels_path(), &bytes, signature.as_bytes())?;
         Ok(())
@@ -165,7 +236,7 @@ impl Tree {
     /// Publishes an index with a new signature, even if nothing in it changed.
     pub fn resign_index(&self, entry: &DeviceEntry, index: &Index) -> anyhow::Result<()> {
         let bytes = index.to_bytes();
-        let signature = self.signer.sign(&bytes[..])?;
+        let signature = self.signer.sign(Cursor::new(&bytes))?;
         self.store()
             .replace(&entry.index, &bytes, signature.as_bytes())?;
         Ok(())

@@ -1,5 +1,6 @@
 //! Importing from every kind of source, by the real program and real tools.
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+#![allow(clippy::too_many_lines, reason = "a test tells one story")]
 
 mod support;
 
@@ -77,8 +78,7 @@ fn files(server: &Server) -> BTreeMap<String, PathBuf> {
     let images = index["images"].as_array().unwrap();
     let newest = images
         .iter()
-        .filter(|image| image["type"] == "full")
-        .next_back()
+        .rfind(|image| image["type"] == "full")
         .unwrap();
     let files = newest["files"].as_array().unwrap().iter();
     files

@@ -12,7 +12,7 @@ use crate::{Found, ReadSeek, Store, StoreError, Writer};
 
 /// A store that reads from another one and writes into nameless scratch files.
 pub struct Overlay {
-    below: Box<dyn Store>,
+    below: Arc<dyn Store>,
     scratch: Utf8PathBuf,
     above: Arc<Mutex<Above>>,
 }
@@ -34,7 +34,7 @@ pub enum Change {
 
 impl Overlay {
     /// Over `below`, with room for scratch files in the directory `scratch`.
-    pub fn new(below: Box<dyn Store>, scratch: impl Into<Utf8PathBuf>) -> Self {
+    pub fn new(below: Arc<dyn Store>, scratch: impl Into<Utf8PathBuf>) -> Self {
         Self {
             below,
             scratch: scratch.into(),

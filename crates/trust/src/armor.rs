@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 /// The text between the dashes of a block's first line.
 pub(crate) const SIGNATURE: &str = "PGP SIGNATURE";
 /// As [`SIGNATURE`], for a secret key.
+pub(crate) const PUBLIC_KEY: &str = "PGP PUBLIC KEY BLOCK";
 pub(crate) const PRIVATE_KEY: &str = "PGP PRIVATE KEY BLOCK";
 
 /// GnuPG's line length.

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::certificate::{self, Key};
+use crate::armor;
+use crate::certificate::{self, Key, Standing};
 use crate::fingerprint::{Fingerprint, Issuer};
 use crate::packet::{self, PacketError, RawPacket, tag};
 
@@ -63,6 +64,19 @@ struct Certificate {
     keys: Vec<Arc<Key>>,
 }
 
+/// What there is to know of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Its primary key.
+    pub fingerprint: Fingerprint,
+    /// When that was made, in Unix seconds; unknown for kinds that are not understood.
+    pub created: Option<i64>,
+    /// The first second in which its signatures do not count any more; never when absent.
+    pub expires: Option<i64>,
+    /// Whether any of its keys can sign: understood, strong and not revoked.
+    pub signs: bool,
+}
+
 impl Certificates {
     /// Reads `keyring.gpg`.
     ///
@@ -102,6 +116,17 @@ impl Certificates {
         Ok(all)
     }
 
+    /// Reads public keys as people hand them around: a keyring, or its ASCII armour.
+    pub fn parse_any(bytes: &[u8]) -> Result<Self, CertificatesError> {
+        if !bytes.starts_with(b"-----BEGIN ") {
+            return Self::parse(bytes);
+        }
+        match armor::read(bytes, armor::PUBLIC_KEY) {
+            Ok(keyring) => Self::parse(&keyring),
+            Err(_) => Err(CertificatesError::Armored),
+        }
+    }
+
     /// The bytes of `keyring.gpg` for these keys, without trust packets.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.certificates
@@ -128,6 +153,35 @@ impl Certificates {
     /// The fingerprints of the primary keys, in the order of the file.
     pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
         self.certificates.iter().map(|c| c.fingerprint)
+    }
+
+    /// What there is to know of each certificate, in the order of the file.
+    pub fn facts(&self) -> impl Iterator<Item = CertificateFacts> {
+        self.certificates.iter().map(|certificate| {
+            let signing = certificate
+                .keys
+                .iter()
+                .find(|key| key.standing == Standing::Signs);
+            let primary = certificate.keys.first();
+            CertificateFacts {
+                fingerprint: certificate.fingerprint,
+                created: primary.map(|key| key.created),
+                expires: signing.or(primary).and_then(|key| key.expires),
+                signs: signing.is_some(),
+            }
+        })
+    }
+
+    /// Whether the certificate of this fingerprint, or one that has it as a subkey, is here.
+    pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
+        self.names((*fingerprint).into())
+    }
+
+    /// Takes a certificate out, told by its primary key. False when it is not there.
+    pub fn remove(&mut self, fingerprint: &Fingerprint) -> bool {
+        let before = self.certificates.len();
+        self.certificates.retain(|c| c.fingerprint != *fingerprint);
+        self.certificates.len() < before
     }
 
     /// The number of certificates: of primary keys, whether they can be used or not.

@@ -1,6 +1,7 @@
 //! The name of an OpenPGP key: the SHA-1 fingerprint of a version 4 key packet.
 
 use std::fmt;
+use std::str::FromStr;
 
 use sha1::{Digest, Sha1};
 
@@ -42,6 +43,31 @@ impl From<[u8; 20]> for Fingerprint {
     }
 }
 
+/// The text is no fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint has 40 hexadecimal digits")]
+pub struct FingerprintError;
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    /// Blanks between the digits, as GnuPG prints them, are skipped.
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .filter(|c| *c != ' ')
+            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
+        let digits = digits.filter(|digits| digits.len() == 40);
+        let digits = digits.ok_or(FingerprintError)?;
+        let mut bytes = [0; 20];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair[0] << 4 | pair[1];
+        }
+        Ok(Self(bytes))
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
@@ -63,7 +89,8 @@ pub(crate) struct KeyId(pub(crate) [u8; 8]);
 pub struct Issuer(pub(crate) Option<Fingerprint>, pub(crate) KeyId);
 
 impl Issuer {
-    pub(crate) fn is(&self, key: &Fingerprint) -> bool {
+    /// Whether this is the key that it names.
+    pub fn is(&self, key: &Fingerprint) -> bool {
         match &self.0 {
             Some(fingerprint) => fingerprint == key,
             None => self.1 == key.key_id(),

@@ -30,9 +30,9 @@ mod verifier;
 mod verify_error;
 
 pub use armor::ArmorError;
-pub use certificates::{Certificates, CertificatesError, MAX_KEYRING_LEN};
+pub use certificates::{CertificateFacts, Certificates, CertificatesError, MAX_KEYRING_LEN};
 pub use chain::{Chain, ChainError};
-pub use fingerprint::{Fingerprint, Issuer};
+pub use fingerprint::{Fingerprint, FingerprintError, Issuer};
 pub use keyring::{Keyring, KeyringError};
 pub use now::Now;
 pub use packet::PacketError;

@@ -9,12 +9,12 @@ use crate::root::Root;
 
 /// Look at the configuration
 #[derive(Debug, Subcommand)]
-pub(super) enum Config {
+pub(super) enum Command {
     /// Read the configuration and tell what is wrong with it
     Check,
 }
 
-impl Config {
+impl Command {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
         let Self::Check = self;
         let config = configuration(&context.root())?;

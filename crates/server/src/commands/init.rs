@@ -10,8 +10,9 @@ use system_image_trust::KeyKind;
 
 use super::Context;
 use crate::config::{Config, Public};
-use crate::keys;
+use crate::keys::{self, Recipe};
 use crate::lock::Lock;
+use crate::root::Root;
 
 /// Set up a server: directories, configuration, keys, keyrings
 ///
@@ -41,8 +42,9 @@ pub(super) struct Init {
     email: String,
 }
 
+/// Kinds of keys.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Kind {
+pub(super) enum Kind {
     Rsa4096,
     Rsa3072,
     Rsa2048,
@@ -79,7 +81,14 @@ impl Init {
         let patience = std::time::Duration::from_secs(context.wait.into());
         let lock = Lock::take(&root.state(), patience)?;
         let now = super::now();
-        keys::set_up(root, self.key_type.into(), &self.owner, &self.email, now)?;
+        let recipe = Recipe {
+            kind: self.key_type.into(),
+            owner: self.owner,
+            email: self.email,
+        };
+        let found = Config::load(root.directory())?.unwrap_or_default();
+        let root = &Root::configured(root.directory(), &found);
+        keys::set_up(root, &found, &recipe, now)?;
         // Last, because it is what tells that the server is set up.
         let place = root.config();
         if !place.exists() {
@@ -93,7 +102,7 @@ impl Init {
         }
         drop(lock);
         context.change(|tree| {
-            keys::publish(root, tree.store())?;
+            keys::publish(root, tree.store(), tree.now())?;
             tree.save_channels(&tree.channels()?)
         })?;
         println!(

@@ -8,10 +8,12 @@ mod history;
 mod image;
 mod import;
 mod init;
+mod keys;
 mod phase;
 mod promote;
 mod publish;
 mod rebuild;
+mod resign;
 mod serve;
 mod status;
 mod tag;
@@ -28,9 +30,9 @@ use system_image_report::Size;
 use system_image_store::{Change, StoreError};
 use system_image_trust::{SecretKeyError, VerifyError};
 
-use crate::config::ConfigError;
-use crate::lock::LockError;
-use crate::published::{NotSetUp, Published, UnknownChannel, UnknownDevice};
+use crate::config::{Config, ConfigError};
+use crate::lock::{Lock, LockError};
+use crate::published::{NotSetUp, Published, UnknownChannel, UnknownDevice, configuration};
 use crate::root::Root;
 use crate::tree::{Opening, Tree};
 
@@ -84,12 +86,15 @@ enum Command {
     #[command(subcommand)]
     Phase(phase::Phase),
     Withdraw(withdraw::Withdraw),
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    Resign(resign::Resign),
     Verify(verify::Verify),
     Gc(gc::Gc),
     Rebuild(rebuild::Rebuild),
     History(history::History),
     #[command(subcommand)]
-    Config(config::Config),
+    Config(config::Command),
     Serve(serve::Serve),
 }
 
@@ -109,6 +114,8 @@ impl Cli {
             Command::Tag(command) => command.run(context),
             Command::Phase(command) => command.run(context),
             Command::Withdraw(command) => command.run(context),
+            Command::Keys(command) => command.run(context),
+            Command::Resign(command) => command.run(context),
             Command::Verify(command) => command.run(context),
             Command::Gc(command) => command.run(context),
             Command::Rebuild(command) => command.run(context),
@@ -128,6 +135,29 @@ impl Context {
     /// The tree for reading.
     fn published(&self) -> anyhow::Result<Published> {
         Published::open(&self.root(), now())
+    }
+
+    /// Opens the tree as in a dry run, and tells nothing of the changes.
+    fn aside<T>(&self, changes: impl FnOnce(&Tree) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let opening = Opening {
+            dry_run: true,
+            patience: Duration::from_secs(self.wait.into()),
+        };
+        changes(&Tree::open(&self.root(), now(), opening)?)
+    }
+
+    /// Does what must be done before the tree can be opened at all.
+    fn repair(
+        &self,
+        repair: impl FnOnce(&Root, &Config, i64) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if self.dry_run {
+            return Ok(());
+        }
+        let config = configuration(&self.root())?;
+        let root = Root::configured(self.root.clone(), &config);
+        let _lock = Lock::take(&root.state(), Duration::from_secs(self.wait.into()))?;
+        repair(&root, &config, now())
     }
 
     /// Opens the tree for changes, makes them, and in a dry run tells what they would have been.

@@ -15,6 +15,7 @@ use camino::Utf8Path;
 use system_image_durable::present;
 use system_image_formats::channel_ini::{Port, PortError};
 use system_image_formats::ini::{Ini, IniError, KeyCase};
+use system_image_formats::keyring::KeyringType;
 use system_image_formats::name::{ChannelName, NameError};
 
 pub use self::channel::{ChannelConfig, FileRule};
@@ -44,6 +45,9 @@ pub struct Config {
     pub memory: u64,
     /// Days for which a file stays after no index names it; a key of our own, `grace_days`.
     pub grace_days: u32,
+    /// Commands that sign instead of keys on this host, by role, or for all roles under the empty
+    /// name; keys of our own, `sign_command` and `sign_command_<role>`.
+    pub sign_commands: BTreeMap<String, String>,
     /// The configured channels.
     pub channels: BTreeMap<ChannelName, ChannelConfig>,
     /// The mirrors.
@@ -138,6 +142,7 @@ impl Default for Config {
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             memory: 2 << 30,
             grace_days: DEFAULT_GRACE,
+            sign_commands: BTreeMap::new(),
             channels: BTreeMap::new(),
             mirrors: Vec::new(),
         }
@@ -231,9 +236,24 @@ impl Config {
                 0..=3650,
                 "a number of days up to 3650",
             )?,
+            sign_commands: ini
+                .keys("global")
+                .filter_map(|key| Some((key, key.strip_prefix("sign_command")?)))
+                .filter_map(|(key, role)| {
+                    let role = role.strip_prefix('_').unwrap_or(role);
+                    Some((role.to_owned(), text(ini, "global", key)?))
+                })
+                .collect(),
             channels,
             mirrors: Mirror::all(ini)?,
         })
+    }
+
+    /// The command that signs for a role, if one does.
+    pub fn sign_command(&self, role: KeyringType) -> Option<&str> {
+        let found = self.sign_commands.get(role.as_str());
+        let found = found.or_else(|| self.sign_commands.get(""));
+        found.map(String::as_str)
     }
 
     /// How a channel is configured; one that is not is filled by hand and never expires.
