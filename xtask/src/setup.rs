@@ -6,9 +6,10 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
+    ("curl", "curl"),
     ("gpg", "gnupg"),
     ("gpgv", "gpgv"),
     ("getfattr", "attr"),

@@ -15,6 +15,7 @@ use system_image_trust::{SecretKeyError, VerifyError};
 
 use crate::lock::LockError;
 use crate::root::Root;
+use crate::serve::ServeError;
 use crate::tree::{NotSetUp, Tree, UnknownChannel, UnknownDevice};
 
 /// Make images, sign them and publish them in channels
@@ -80,6 +81,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<SecretKeyError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ServeError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<UnknownChannel>() {
