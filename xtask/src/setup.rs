@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 16] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("curl", "curl"),
@@ -16,10 +16,12 @@ const NEEDED: [(&str, &str); 14] = [
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
+    ("nginx", "nginx-light"),
     ("openssl", "openssl"),
     ("setcap", "libcap2-bin"),
     ("strace", "strace"),
     ("tar", "tar"),
+    ("wrk", "wrk"),
     ("xz", "xz-utils"),
 ];
 
