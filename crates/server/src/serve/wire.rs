@@ -5,8 +5,10 @@
 //! socket (`sendfile`) without passing through this process. Only HTTP/1 without TLS is given
 //! holes, since nothing may look at the bytes of one in between.
 //!
-//! Measured with one thread, 64 MiB files and `wrk` over the loopback: reading into buffers of
-//! 64 KiB and writing those made a third to a half of the requests per second.
+//! Measured with one thread, 64 MiB files and `wrk` over the loopback: 0.23 s of processor time per
+//! GB, and 0.51 s when files are read into buffers of 64 KiB and written from there. There the
+//! reader is the limit, and is even slower by a quarter, because it is the first to touch the
+//! pages; over a network nobody is.
 
 use std::collections::VecDeque;
 use std::fs::File;
