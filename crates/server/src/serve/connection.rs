@@ -98,7 +98,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.lock().ended(Instant::now());
+        self.0.lock().ended();
     }
 }
 

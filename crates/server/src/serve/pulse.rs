@@ -35,7 +35,7 @@ pub(super) struct Pulse {
     head_since: Option<Instant>,
     /// HTTP/2: bytes between requests are pings and windows as well as heads.
     multiplexed: bool,
-    /// When something last went forward: it began, an answer ended, bytes were taken.
+    /// When something last went forward: it began, a request came, bytes were taken.
     progress: Instant,
 }
 
@@ -65,10 +65,10 @@ impl Pulse {
         self.progress = now;
     }
 
-    /// An answer was handed to the connection, or given up.
-    pub(super) fn ended(&mut self, now: Instant) {
+    /// An answer was handed to the connection, or given up. Its last bytes are progress when they
+    /// are sent.
+    pub(super) fn ended(&mut self) {
         self.answering = self.answering.saturating_sub(1);
-        self.progress = now;
     }
 
     /// The client took bytes.
@@ -135,10 +135,10 @@ mod tests {
         pulse.sent(after(20));
         assert_eq!(at(start, &pulse), (50, Overdue::Stalled));
         pulse.blocked();
-        pulse.ended(after(21));
+        pulse.ended();
         assert_eq!(
             at(start, &pulse),
-            (51, Overdue::Stalled),
+            (50, Overdue::Stalled),
             "the rest is not taken yet"
         );
         pulse.sent(after(22));
@@ -150,7 +150,7 @@ mod tests {
         let start = Instant::now();
         let mut pulse = Pulse::new(start);
         pulse.began(start, Version::HTTP_2);
-        pulse.ended(start);
+        pulse.ended();
         pulse.received(start);
         assert_eq!(at(start, &pulse), (60, Overdue::Idle));
     }
