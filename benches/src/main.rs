@@ -8,6 +8,7 @@ mod fetching;
 mod lab;
 mod planning;
 mod publishing;
+mod serving;
 mod table;
 mod task;
 
@@ -36,7 +37,8 @@ struct Options {
     /// One round each, to see that everything runs
     #[arg(long)]
     quick: bool,
-    /// Only rows whose group has this in its name: planning, delta, apply, publish, fetch
+    /// Only rows whose group has this in its name: planning, delta, apply, publish, fetch,
+    /// serve
     #[arg(long, value_name = "GROUP")]
     only: Option<String>,
     /// Directory for scratch files: about 4 GB, removed at the end
@@ -74,7 +76,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
             !needs_images || options.images.join(name).is_file(),
             "there is no `{}`: give the directory of two tar archives of a root file system, \
              `v1.tar` and `v2.tar`, for example two releases by `mmdebstrap bookworm v1.tar`; \
-             `--only planning` and `--only fetch` need none",
+             `--only planning`, `--only fetch` and `--only serve` need none",
             options.images.join(name)
         );
     }
@@ -97,6 +99,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     }
     if wanted("fetch") {
         fetching::run(&lab, &mut table)?;
+    }
+    if wanted("serve") {
+        serving::run(&lab, &mut table)?;
     }
     table.print();
     Ok(())

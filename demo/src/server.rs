@@ -71,6 +71,11 @@ impl Server {
 
     /// Serves the tree until the returned guard is dropped.
     pub fn serve(&self) -> anyhow::Result<Serving> {
+        self.serve_with(&[])
+    }
+
+    /// The same with more options of the command line.
+    pub fn serve_with(&self, options: &[&str]) -> anyhow::Result<Serving> {
         let mut child = Command::new(&self.program)
             .args([
                 "--root",
@@ -79,6 +84,7 @@ impl Server {
                 "--listen",
                 &self.address.to_string(),
             ])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -185,6 +191,13 @@ pub fn quiet(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 /// A server that is running.
 #[derive(Debug)]
 pub struct Serving(Child);
+
+impl Serving {
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {

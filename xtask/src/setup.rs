@@ -6,10 +6,11 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 19] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("cpio", "cpio"),
+    ("curl", "curl"),
     ("faketime", "faketime"),
     ("gpg", "gnupg"),
     ("gpgv", "gpgv"),
@@ -17,11 +18,13 @@ const NEEDED: [(&str, &str); 16] = [
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
+    ("nginx", "nginx-light"),
     ("openssl", "openssl"),
     ("resize2fs", "e2fsprogs"),
     ("setcap", "libcap2-bin"),
     ("strace", "strace"),
     ("tar", "tar"),
+    ("wrk", "wrk"),
     ("xz", "xz-utils"),
 ];
 

@@ -34,6 +34,7 @@ use crate::config::{Config, ConfigError};
 use crate::lock::{Lock, LockError};
 use crate::published::{NotSetUp, Published, UnknownChannel, UnknownDevice, configuration};
 use crate::root::Root;
+use crate::serve::ServeError;
 use crate::tree::{Opening, Tree};
 
 /// Make images, sign them and publish them in channels
@@ -224,6 +225,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<SecretKeyError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<ServeError>() {
             return error.hint().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<UnknownChannel>() {

@@ -5,6 +5,8 @@
     reason = "shared by several test programs"
 )]
 
+pub(crate) mod serving;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,262 @@
+//! The built-in web server beside nginx, one worker each, asked by `wrk`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use camino::Utf8Path;
+use nix::unistd::{SysconfVar, sysconf};
+use system_image_demo::measure::Cost;
+use system_image_demo::server::{CHANNEL, DEVICE, Server};
+use system_image_formats::name::TreePath;
+use system_image_store::{Directory, Store};
+
+use crate::contest::{Costs, Side, contest};
+use crate::lab::Lab;
+use crate::table::Table;
+
+/// Programs and the Debian packages that have them.
+const NEEDED: [(&str, &str); 2] = [("nginx", "nginx-light"), ("wrk", "wrk")];
+
+/// Where programs are; a user's path often lacks the last two.
+const PLACES: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+const INDEX_BYTES: usize = 4 << 10;
+const FILE_BYTES: usize = 64 << 20;
+
+/// What one row asks for.
+struct Load {
+    what: &'static str,
+    path: String,
+    /// Send the entity tag of what is already there.
+    conditional: bool,
+    connections: usize,
+    /// What costs are given for.
+    requests: f64,
+}
+
+/// A server that is asked.
+struct Asked {
+    name: &'static str,
+    address: SocketAddr,
+    process: u32,
+}
+
+pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
+    for (program, package) in NEEDED {
+        ensure!(
+            find(program).is_some(),
+            "`{program}` is missing: install the Debian package `{package}`, or run \
+             `cargo xtask setup` as root"
+        );
+    }
+    let (server, _) = Server::set_up(&lab.path("serving")?, &lab.programs, "ed25519", 0)?;
+    let index: TreePath = format!("/{CHANNEL}/{DEVICE}/index.json").parse()?;
+    let store = Directory::open(server.www())?;
+    let text = format!("{{\"filler\":\"{}\"}}", "x".repeat(INDEX_BYTES - 13));
+    ensure!(
+        text.len() == INDEX_BYTES,
+        "the index has {} bytes",
+        text.len()
+    );
+    store.replace(&index, text.as_bytes(), b"no signature")?;
+    fs::create_dir_all(server.www().join("pool"))?;
+    let file: Vec<u8> = (0..u32::try_from(FILE_BYTES)?)
+        .map(|n| n.to_le_bytes()[(n % 3) as usize])
+        .collect();
+    fs::write(server.www().join("pool/file.tar.xz"), file)?;
+
+    let serving = server.serve_with(&["--threads", "1"])?;
+    let nginx = Nginx::start(&lab.path("nginx")?, &server.www())?;
+    let asked = [
+        Asked {
+            name: "serve",
+            address: server.address,
+            process: serving.id(),
+        },
+        Asked {
+            name: "nginx",
+            address: nginx.address,
+            process: nginx.child.id(),
+        },
+    ];
+    let document = |what, conditional| Load {
+        what,
+        path: index.relative().to_owned(),
+        conditional,
+        connections: 16,
+        requests: 10_000.0,
+    };
+    for load in [
+        document("10,000 requests for an index of 4 KiB", false),
+        document("10,000 requests for an index that is the same", true),
+        Load {
+            what: "16 files of 64 MiB",
+            path: "pool/file.tar.xz".to_owned(),
+            conditional: false,
+            connections: 4,
+            requests: 16.0,
+        },
+    ] {
+        let seconds = if lab.rounds > 1 { 4 } else { 1 };
+        let mut sides: Vec<_> = asked
+            .iter()
+            .map(|asked| Side::new(asked.name, || load.ask(asked, seconds)))
+            .collect();
+        let costs = contest(load.what, lab.rounds, &mut sides)?;
+        drop(sides);
+        let names: Vec<_> = (asked.iter().zip(&costs))
+            .map(|(asked, costs)| load.shown(asked, costs))
+            .collect();
+        let names = names.iter().map(String::as_str);
+        table.row(load.what, names.zip(&costs), None);
+    }
+    drop((serving, nginx));
+    Ok(())
+}
+
+impl Load {
+    /// Asks for so long, and tells what [`Load::requests`] cost the server.
+    fn ask(&self, asked: &Asked, seconds: u32) -> anyhow::Result<Cost> {
+        let url = format!("http://{}/{}", asked.address, self.path);
+        let mut wrk = Command::new("wrk");
+        wrk.args(["--threads", "1", "--connections"])
+            .arg(self.connections.to_string())
+            .args(["--timeout", "30s", "--duration", &format!("{seconds}s")]);
+        if self.conditional {
+            let tag = tag(asked.address, &self.path)?;
+            wrk.args(["--header", &format!("If-None-Match: {tag}")]);
+        }
+        let (_, before) = used(asked.process)?;
+        let output = wrk.arg(&url).output().context("cannot run `wrk`")?;
+        let (memory, after) = used(asked.process)?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let failed = said.contains("Socket errors") || said.contains("Non-2xx");
+        ensure!(output.status.success() && !failed, "`wrk` says: {said}");
+        // `  135214 requests in 4.00s, 562.60MB read`
+        let (count, time) = said
+            .lines()
+            .find_map(|line| line.trim().split_once(" requests in "))
+            .and_then(|(count, rest)| Some((count, rest.split_once("s,")?.0)))
+            .with_context(|| format!("`wrk` says: {said}"))?;
+        let rounds = count.parse::<f64>()? / self.requests;
+        Ok(Cost {
+            seconds: time.parse::<f64>()? / rounds,
+            cpu: (after - before) / rounds,
+            memory,
+        })
+    }
+
+    fn shown(&self, asked: &Asked, costs: &Costs) -> String {
+        let name = asked.name;
+        let per_second = self.requests / costs.median().seconds;
+        if self.requests < 1000.0 {
+            let bytes = per_second * FILE_BYTES as f64 / 1e9;
+            format!("{name}, {bytes:.2} GB/s")
+        } else {
+            format!("{name}, {per_second:.0} requests/s")
+        }
+    }
+}
+
+/// The entity tag of a file.
+fn tag(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(
+        stream,
+        "HEAD /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )?;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("etag")
+        {
+            return Ok(value.to_owned());
+        }
+    }
+    bail!("`{path}` has no entity tag")
+}
+
+/// Most resident memory of a process in bytes, and the processors' seconds that it has used.
+fn used(process: u32) -> anyhow::Result<(u64, f64)> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let kilobytes: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"))
+        .context("the kernel tells no memory")?
+        .trim()
+        .parse()?;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name may hold blanks; the rest begins with the third field.
+    let (_, fields) = stat.rsplit_once(") ").context("the kernel tells no time")?;
+    let ticks: f64 = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse().unwrap_or(0.0))
+        .sum();
+    let each = sysconf(SysconfVar::CLK_TCK)?.context("the kernel tells no tick")?;
+    Ok((kilobytes * 1024, ticks / each as f64))
+}
+
+/// nginx with one process, as fast as it can be set: files by `sendfile`, no log, connections
+/// that stay open.
+struct Nginx {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    fn start(place: &Utf8Path, www: &Utf8Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(place)?;
+        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {place}/{kind};\n"))
+            .concat();
+        let text = format!(
+            "daemon off; master_process off; worker_processes 1; pid {place}/pid;\n\
+             error_log {place}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{\n{temporary}\
+             access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;\n\
+             types {{ application/json json; }} default_type application/octet-stream;\n\
+             server {{ listen {address}; root {www}; }}\n}}\n"
+        );
+        let configuration = place.join("nginx.conf");
+        fs::write(&configuration, text)?;
+        let program = find("nginx").context("`nginx` is missing")?;
+        let child = Command::new(program)
+            .args(["-e", &format!("{place}/error.log"), "-c"])
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("cannot start nginx")?;
+        let nginx = Self { child, address };
+        let started = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            ensure!(
+                started.elapsed() < Duration::from_secs(10),
+                "nginx did not start: {}",
+                fs::read_to_string(place.join("error.log")).unwrap_or_default()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(nginx)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn find(program: &str) -> Option<std::path::PathBuf> {
+    let mut places = PLACES.iter().map(|place| Path::new(place).join(program));
+    places.find(|path| path.exists())
+}
