@@ -47,6 +47,17 @@ pub struct Entry {
     pub event: Event,
 }
 
+impl Entry {
+    /// A change that was made just now, at `time`.
+    pub fn new(time: i64, event: &Event) -> Self {
+        Self {
+            time,
+            by: user(),
+            event: event.clone(),
+        }
+    }
+}
+
 impl Event {
     /// An event of this kind.
     pub fn new(action: &str) -> Self {
@@ -96,13 +107,8 @@ impl History {
     }
 
     /// Adds a line.
-    pub fn append(&self, time: i64, event: &Event) -> anyhow::Result<()> {
-        let entry = Entry {
-            time,
-            by: user(),
-            event: event.clone(),
-        };
-        let mut line = serde_json::to_vec(&entry)?;
+    pub fn append(&self, entry: &Entry) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         let mut file = OpenOptions::new()
             .create(true)
@@ -149,7 +155,7 @@ mod tests {
             .channel(&"a/b".parse().unwrap())
             .version(ImageVersion::new(3))
             .with("to", 20);
-        history.append(5, &event).unwrap();
+        history.append(&Entry::new(5, &event)).unwrap();
         let mut file = OpenOptions::new().append(true).open(&place).unwrap();
         file.write_all(b"{\"time\": 6, \"ac").unwrap();
         let read = history.read().unwrap();

@@ -3,7 +3,7 @@
 //!
 //! | module | its part |
 //! | --- | --- |
-//! | [`root`], [`config`], [`lock`], [`history`] | where a server's files are, how it is configured, one writer, who did what |
+//! | [`root`], [`config`], [`lock`], [`history`], [`hooks`] | where a server's files are, how it is configured, one writer, who did what |
 //! | [`keys`], [`resign`] | keys, keyrings, and what they sign |
 //! | [`published`], [`tree`] | documents of the tree: verified when read; signed when written |
 //! | [`channel`], [`device`], [`follow`] | what can be done to channels and devices, and what follows them |
@@ -28,6 +28,7 @@ pub mod follow;
 pub mod gc;
 pub mod generators;
 pub mod history;
+pub mod hooks;
 pub mod image;
 pub mod import;
 pub mod input;

@@ -18,7 +18,8 @@ use system_image_formats::time::GeneratedAt;
 use system_image_store::{Change, Directory, Overlay, Store};
 use tempfile::TempDir;
 
-use crate::history::{Event, History};
+use crate::history::{Entry, Event, History};
+use crate::hooks;
 use crate::keys::ImageSigner;
 use crate::lock::{Lock, Patience};
 use crate::published::{Published, channels_path, configuration, device_of};
@@ -192,14 +193,17 @@ impl Tree {
         self.aside.as_ref().map(|aside| aside.overlay.changes())
     }
 
-    /// Writes down what was done. A history that cannot be written is told, and no reason to fail
+    /// Writes down what was done, and tells the hooks. A history that cannot be written is told, and no reason to fail
     /// what has already happened.
     pub fn record(&self, event: &Event) {
-        if let Some(history) = &self.history
-            && let Err(error) = history.append(self.now(), event)
-        {
+        let Some(history) = &self.history else {
+            return;
+        };
+        let entry = Entry::new(self.now(), event);
+        if let Err(error) = history.append(&entry) {
             eprintln!("warning: {error:#}");
         }
+        hooks::run(self.root(), &entry);
     }
 
     /// Publishes the channels, if they changed or were never published.

@@ -773,3 +773,215 @@ fn a_recipe_is_built_by_the_usual_tools() {
     );
     assert_eq!(server.snapshot(), before);
 }
+
+#[test]
+fn a_device_of_boot_recovery_and_system_images_is_one_tarball() {
+    let server = Server::new();
+    let place = server.place().join("cdimage/20260101");
+    fs::create_dir_all(&place).unwrap();
+    let content = server.place().join("android");
+    fs::create_dir_all(&content).unwrap();
+    fs::write(content.join("build.prop"), "x=1\n").unwrap();
+    let name = |part: &str, arch: &str| format!("xenial-preinstalled-{part}-{arch}+{DEVICE}.img");
+    let system = place.join(name("system", "armel"));
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-d"])
+        .arg(&content)
+        .arg(&system)
+        .arg("32M")
+        .status();
+    assert!(made.unwrap().success());
+    fs::write(place.join(name("boot", "armhf")), "boot").unwrap();
+    fs::write(place.join(name("recovery", "armel")), "recovery").unwrap();
+    let sums: Vec<_> = [
+        ("boot", "armhf"),
+        ("recovery", "armel"),
+        ("system", "armel"),
+    ]
+    .iter()
+    .map(|(part, arch)| {
+        (
+            hex(&fs::read(place.join(name(part, arch))).unwrap()),
+            name(part, arch),
+        )
+    })
+    .collect();
+    let lines: String = sums
+        .iter()
+        .map(|(sum, name)| format!("{sum} *{name}\n"))
+        .collect();
+    fs::write(place.join("SHA256SUMS"), lines).unwrap();
+    let source = format!(
+        "cdimage-device;{};xenial",
+        server.place().join("cdimage").display()
+    );
+    configure(
+        &server,
+        CHANNEL,
+        "",
+        &[("device", &source), ("version", "version")],
+    );
+    imported(&server);
+    settles(&server);
+    let found = files(&server);
+    let hash = hex(format!("{}/{}/{}", sums[0].0, sums[1].0, sums[2].0).as_bytes());
+    assert!(found["device"].ends_with(format!("pool/device-{hash}.tar.xz")));
+    assert_eq!(
+        list(&found["device"]),
+        [
+            "system/var/lib/lxc/android/system.img",
+            "partitions/boot.img",
+            "partitions/recovery.img"
+        ]
+    );
+    let archive = found["device"].to_str().unwrap();
+    assert_eq!(tar(&["-xJOf", archive, "partitions/boot.img"]), "boot");
+    // Shrunk to what is in it, and still a file system with it.
+    let work = server.place().join("unpacked");
+    fs::create_dir_all(&work).unwrap();
+    tar(&["-xJf", archive, "-C", work.to_str().unwrap()]);
+    let shrunk = work.join("system/var/lib/lxc/android/system.img");
+    assert!(fs::metadata(&shrunk).unwrap().len() < 16 << 20);
+    let output = Command::new("debugfs")
+        .args(["-R", "cat /build.prop"])
+        .arg(&shrunk)
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"x=1\n");
+    assert_eq!(side(&found["device"])["recovery_checksum"], sums[1].0);
+}
+
+#[test]
+fn a_root_file_system_behind_a_url_gets_its_links() {
+    let server = Server::new();
+    let origin = server.place().join("origin");
+    fs::create_dir_all(&origin).unwrap();
+    let web = Web::of(camino_of(&origin));
+    let url = format!("http://127.0.0.1:{}/rootfs.tar.gz", web.port());
+    let archive = server.archive("one", &[("etc/version", "1"), ("usr/lib/x", "x")]);
+    // A merged `/usr`: what goes into `lib` goes where that leads.
+    let tree = server.place().join("one.tree");
+    std::os::unix::fs::symlink("usr/lib", tree.join("lib")).unwrap();
+    tar(&[
+        "-c",
+        MTIME,
+        "-f",
+        archive.to_str().unwrap(),
+        "-C",
+        tree.to_str().unwrap(),
+        ".",
+    ]);
+    fs::copy(gzipped(&archive), origin.join("rootfs.tar.gz")).unwrap();
+    let source = format!("http-cdimage;{url};name=ubports");
+    configure(
+        &server,
+        CHANNEL,
+        "",
+        &[("ubports", &source), ("version", "version")],
+    );
+    imported(&server);
+    settles(&server);
+    let found = files(&server);
+    let sum = hex(&fs::read(origin.join("rootfs.tar.gz")).unwrap());
+    assert!(found["ubports"].ends_with(format!("pool/ubports-{sum}.tar.xz")));
+    let names = list(&found["ubports"]);
+    for name in [
+        "system/android/",
+        "system/userdata/",
+        "system/usr/lib/modules/",
+        "system/lib",
+    ] {
+        assert!(names.iter().any(|found| found == name), "{name}");
+    }
+    assert!(!names.iter().any(|name| name.starts_with("system/lib/")));
+    assert_eq!(side(&found["ubports"])["generator"], "cdimage-ubports");
+}
+
+#[test]
+fn a_recovery_of_another_server_is_given_our_trust_root() {
+    let theirs = Server::new();
+    let ramdisk = {
+        let work = tempfile::tempdir().unwrap();
+        let place = work.path().join("etc/system-image");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("archive-master.tar.xz"), "theirs").unwrap();
+        let script = "find . | sort | cpio -o -H newc --quiet | gzip -9n";
+        let output = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(work.path())
+            .output()
+            .unwrap();
+        output.stdout
+    };
+    let mut recovery = vec![0; 2048];
+    recovery[..8].copy_from_slice(b"ANDROID!");
+    for (at, value) in [
+        (8, 4u32),
+        (16, u32::try_from(ramdisk.len()).unwrap()),
+        (36, 2048),
+    ] {
+        recovery[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    recovery.extend(b"kern");
+    recovery.resize(4096, 0);
+    recovery.extend(&ramdisk);
+    let tree = theirs.place().join("device.payload");
+    fs::create_dir_all(tree.join("partitions")).unwrap();
+    fs::create_dir_all(tree.join("system/opt")).unwrap();
+    fs::write(tree.join("partitions/recovery.img"), &recovery).unwrap();
+    fs::write(tree.join("system/opt/x"), "x").unwrap();
+    let archive = theirs.place().join("device.tar");
+    tar(&[
+        "-c",
+        MTIME,
+        "--format=gnu",
+        "-f",
+        archive.to_str().unwrap(),
+        "-C",
+        tree.to_str().unwrap(),
+        "partitions",
+        "system",
+    ]);
+    theirs.publish(&archive);
+    let web = Web::of(camino_of(&theirs.www()));
+    let url = format!("http://127.0.0.1:{}", web.port());
+    let source = format!(
+        "remote-system-image;{url};{CHANNEL};device;keyring=archive-master,trust=theirs.tar.xz"
+    );
+    let ours = configured(&[("device", &source), ("version", "version")]);
+    fs::copy(
+        theirs
+            .root()
+            .join("secret/gpg/keyrings/archive-master.tar.xz"),
+        ours.root().join("theirs.tar.xz"),
+    )
+    .unwrap();
+    imported(&ours);
+    settles(&ours);
+    let found = files(&ours);
+    let work = ours.place().join("unpacked");
+    fs::create_dir_all(&work).unwrap();
+    tar(&[
+        "-xJf",
+        found["device"].to_str().unwrap(),
+        "-C",
+        work.to_str().unwrap(),
+    ]);
+    let image = fs::read(work.join("partitions/recovery.img")).unwrap();
+    assert_eq!(image.len(), 0x90_0000);
+    let len = u32::from_le_bytes(image[16..20].try_into().unwrap()) as usize;
+    fs::write(work.join("ramdisk.gz"), &image[4096..4096 + len]).unwrap();
+    let script =
+        "zcat ramdisk.gz | cpio -i --quiet --to-stdout etc/system-image/archive-master.tar.xz";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(&work)
+        .output()
+        .unwrap();
+    let keyring = fs::read(
+        ours.root()
+            .join("secret/gpg/keyrings/archive-master.tar.xz"),
+    )
+    .unwrap();
+    assert_eq!(output.stdout, keyring);
+}

@@ -517,3 +517,44 @@ fn a_busy_tree_is_told_with_its_own_status() {
     server.run(&["status"]);
     server.run(&["channel", "list", "--json"]);
 }
+
+#[test]
+fn hooks_are_told_of_each_change_and_cannot_stop_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = Server::new();
+    let hooks = server.root().join("etc/hooks");
+    fs::create_dir_all(&hooks).unwrap();
+    let told = server.place().join("told");
+    for (name, mode, script) in [
+        ("10-fails", 0o755, "exit 3".to_owned()),
+        (
+            "20-tells",
+            0o755,
+            format!("cat >> {0}; echo >> {0}", told.display()),
+        ),
+        (
+            "30-is-none",
+            0o644,
+            format!("echo no >> {}", told.display()),
+        ),
+    ] {
+        let place = hooks.join(name);
+        fs::write(&place, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let one = server.archive("one", &[("etc/version", "1")]);
+    let output = server
+        .command(&["publish", CHANNEL, DEVICE, one.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(stderr(&output).contains("10-fails"), "{}", stderr(&output));
+    server.run(&["phase", "set", CHANNEL, DEVICE, "3", "--dry-run"]);
+    let told = fs::read_to_string(told).unwrap();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    let event: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&event["action"], &event["version"], &event["device"]),
+        (&json!("publish"), &json!(1), &json!(DEVICE))
+    );
+}
