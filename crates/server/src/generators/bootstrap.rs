@@ -11,9 +11,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
 use system_image_delta_build::Form;
 use system_image_formats::hash::Hasher;
+use system_image_report::Progress;
 
 use super::archive::short;
 use super::{Job, Produced, item, known, pool_path, store};
+use crate::input::Watched;
 use crate::payload::canonical;
 use crate::rootfs;
 
@@ -133,7 +135,13 @@ pub(super) fn produce(job: Job<'_>, recipe: &Utf8Path) -> anyhow::Result<Produce
         "building {} from `{place}`; its log is `{log}`",
         parsed.name
     );
-    let made = canonical(job.tree, stream, Form::Rootfs, &edits);
+    let mut progress = Progress::new(format!("building {}", parsed.name), 0);
+    let watched = Watched {
+        inner: stream,
+        progress: &mut progress,
+    };
+    let made = canonical(job.tree, watched, Form::Rootfs, &edits);
+    progress.finish();
     let status = build.wait().context("cannot wait for the build")?;
     ensure!(
         status.success(),

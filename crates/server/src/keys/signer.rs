@@ -48,7 +48,12 @@ impl Signer {
         if !place.exists() && is_gnupg_home(&home) {
             return Ok(Self::GnuPg { home });
         }
-        let text = fs::read(&place).with_context(|| format!("cannot read `{place}`"))?;
+        let text = fs::read(&place).with_context(|| {
+            format!(
+                "the {role} key cannot be read from `{place}`; a key that lives elsewhere is reached \
+                 by `sign_command` of the configuration"
+            )
+        })?;
         let key = SecretKey::from_armored(&text);
         Ok(Self::Key(
             key.with_context(|| format!("`{place}` is not usable"))?,
