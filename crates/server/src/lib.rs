@@ -7,7 +7,7 @@
 //! | [`keys`], [`resign`] | keys, keyrings, and what they sign |
 //! | [`published`], [`tree`] | documents of the tree: verified when read; signed when written |
 //! | [`channel`], [`device`], [`follow`] | what can be done to channels and devices, and what follows them |
-//! | [`input`], [`payload`], [`pool`], [`part`], [`version_file`], [`overlap`], [`delta_files`], [`bases`] | the files of an image |
+//! | [`input`], [`budget`], [`payload`], [`pool`], [`part`], [`version_file`], [`overlap`], [`delta_files`], [`bases`] | the files of an image |
 //! | [`image`] | an image in the making: full and as deltas |
 //! | [`publish`], [`promote`], [`tag`], [`withdraw`], [`phase`], [`expire`] | what happens to images |
 //! | [`import`], [`generators`], [`rootfs`], [`packages`], [`android`], [`web`] | images of configured sources |
@@ -17,6 +17,7 @@
 
 pub mod android;
 pub mod bases;
+pub mod budget;
 pub mod channel;
 pub mod commands;
 pub mod config;

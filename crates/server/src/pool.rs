@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 
 use anyhow::{Context, bail};
-use liblzma::stream::{Check, MtStreamBuilder, Stream};
+use liblzma::stream::{Check, MtStreamBuilder};
 use liblzma::write::XzEncoder;
 use system_image_formats::checksum::Sha256;
 use system_image_formats::hash::Hashing;
@@ -14,7 +14,6 @@ use system_image_formats::name::TreePath;
 use system_image_formats::side::SideFile;
 use system_image_report::Progress;
 
-use crate::config::Config;
 use crate::input::{Watched, decoder, rewound, scratch, shortened};
 use crate::published::{MAX_SIGNATURE, Published, side_path};
 use crate::tree::Tree;
@@ -34,7 +33,11 @@ pub fn store(
     let what = format!("compressing {}", path.file_name()?);
     let mut progress = Progress::new(shortened(&what), len);
     let mut writer = Hashing::new(tree.store().create(path)?);
-    let mut encoder = XzEncoder::new_stream(&mut writer, encoder(tree.config(), len)?);
+    let encoders = encoders(tree.config().compression_level, len);
+    let sizes: Vec<_> = encoders.iter().map(MtStreamBuilder::memusage).collect();
+    let (chosen, _memory) = tree.memory().reserve(&sizes);
+    let stream = encoders[chosen].encoder().context("cannot set up xz")?;
+    let mut encoder = XzEncoder::new_stream(&mut writer, stream);
     let mut source = Watched {
         inner: rewound(tar)?,
         progress: &mut progress,
@@ -166,19 +169,19 @@ pub fn adopt(
     sign(tree, path, checksum, side)
 }
 
-/// Plain LZMA2 with CRC64, on as many cores as there is something to share for and memory allows
-/// (server spec, section 9). How many there are changes no byte.
-fn encoder(config: &Config, len: u64) -> anyhow::Result<Stream> {
+/// The encoders of an archive of `len` bytes, the one with most threads first: plain LZMA2 with
+/// CRC64, on as many cores as there is something to share for (server spec, section 9). How many
+/// there are changes no byte.
+fn encoders(level: u32, len: u64) -> Vec<MtStreamBuilder> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = if len < (1 << 20) { 1 } else { cores };
-    let mut builder = MtStreamBuilder::new();
-    builder.preset(config.compression_level).check(Check::Crc64);
-    let share = config.memory / config.jobs.max(1) as u64;
-    let threads = (1..=u32::try_from(most).unwrap_or(1))
+    let of = |threads| {
+        let mut builder = MtStreamBuilder::new();
+        builder.preset(level).check(Check::Crc64).threads(threads);
+        builder
+    };
+    (1..=u32::try_from(most).unwrap_or(1))
         .rev()
-        .find(|threads| *threads == 1 || builder.threads(*threads).memusage() <= share);
-    builder
-        .threads(threads.unwrap_or(1))
-        .encoder()
-        .context("cannot set up xz")
+        .map(of)
+        .collect()
 }

@@ -18,6 +18,7 @@ use system_image_formats::time::GeneratedAt;
 use system_image_store::{Change, Directory, Overlay, Store};
 use tempfile::TempDir;
 
+use crate::budget::Budget;
 use crate::history::{Entry, Event, History};
 use crate::hooks;
 use crate::keys::ImageSigner;
@@ -42,6 +43,7 @@ pub struct Tree {
     history: Option<History>,
     aside: Option<Arc<Aside>>,
     busy: Busy,
+    memory: Budget,
     lock: Arc<Lock>,
 }
 
@@ -155,6 +157,7 @@ impl Tree {
         Ok(Self {
             signer: ImageSigner::load(published.root(), published.config(), published.now())?,
             history: aside.is_none().then(|| History::of(published.root())),
+            memory: Budget::new(published.config().memory),
             published,
             aside,
             busy: Busy::default(),
@@ -172,6 +175,11 @@ impl Tree {
     /// What signs.
     pub fn signer(&self) -> &ImageSigner {
         &self.signer
+    }
+
+    /// The memory that compression may use.
+    pub fn memory(&self) -> &Budget {
+        &self.memory
     }
 
     /// Waits until no other thread of this process writes the file, and keeps others from it.
