@@ -33,6 +33,10 @@ pub struct Opening {
     pub dry_run: bool,
     /// How long to wait for another command.
     pub patience: Patience,
+    /// Images to make at once, if not as configured.
+    pub jobs: Option<usize>,
+    /// Bytes of memory for compression, if not as configured.
+    pub memory: Option<u64>,
 }
 
 /// A tree that this process may change.
@@ -134,7 +138,9 @@ impl Tree {
     /// Opens the tree of a server that was set up, and locks it. A dry run works on a copy of the
     /// keys and keyrings, too.
     pub fn open(root: &Root, now: i64, opening: Opening) -> anyhow::Result<Self> {
-        let config = configuration(root)?;
+        let mut config = configuration(root)?;
+        config.jobs = opening.jobs.unwrap_or(config.jobs);
+        config.memory = opening.memory.unwrap_or(config.memory);
         let root = Root::configured(root.directory(), &config);
         let lock = Arc::new(Lock::take(&root.state(), opening.patience)?);
         let store: Arc<dyn Store> = Arc::new(Directory::open(root.www())?);

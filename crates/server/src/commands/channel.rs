@@ -78,15 +78,15 @@ impl Channel {
             Self::List => return list(context),
             Self::Create { channel } => {
                 context.change(|tree| channel::create(tree, &channel))?;
-                println!("channel `{channel}` is there");
+                context.say(&format!("channel `{channel}` is there"));
             }
             Self::Remove { channel } => {
                 context.change(|tree| channel::remove(tree, &channel))?;
-                println!("channel `{channel}` is gone");
+                context.say(&format!("channel `{channel}` is gone"));
             }
             Self::Rename { channel, name } => {
                 context.change(|tree| channel::rename(tree, &channel, &name))?;
-                println!("channel `{channel}` is called `{name}` now");
+                context.say(&format!("channel `{channel}` is called `{name}` now"));
             }
             Self::Alias {
                 channel,
@@ -100,19 +100,19 @@ impl Channel {
                         channel::alias(tree, &channel, &target)
                     }
                 })?;
-                println!("channel `{channel}` follows `{target}`");
+                context.say(&format!("channel `{channel}` follows `{target}`"));
             }
             Self::Redirect { channel, target } => {
                 context.change(|tree| channel::redirect(tree, &channel, &target))?;
-                println!("channel `{channel}` stands for `{target}`");
+                context.say(&format!("channel `{channel}` stands for `{target}`"));
             }
             Self::Hide { channel } => {
                 context.change(|tree| channel::set_hidden(tree, &channel, true))?;
-                println!("channel `{channel}` is hidden");
+                context.say(&format!("channel `{channel}` is hidden"));
             }
             Self::Show { channel } => {
                 context.change(|tree| channel::set_hidden(tree, &channel, false))?;
-                println!("channel `{channel}` is listed");
+                context.say(&format!("channel `{channel}` is listed"));
             }
         }
         Ok(())

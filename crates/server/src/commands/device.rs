@@ -80,14 +80,16 @@ impl Device {
             Self::List { channel } => return list(context, channel.as_ref()),
             Self::Add { channel, device } => {
                 let kept = context.change(|tree| device::add(tree, &channel, &device))?;
-                println!("channel `{channel}` has device `{device}`");
+                context.say(&format!("channel `{channel}` has device `{device}`"));
                 if kept > 0 {
-                    println!("it has the {kept} images that it had before");
+                    context.say(&format!("it has the {kept} images that it had before"));
                 }
             }
             Self::Remove { channel, device } => {
                 context.change(|tree| device::remove(tree, &channel, &device))?;
-                println!("channel `{channel}` has no device `{device}` any more");
+                context.say(&format!(
+                    "channel `{channel}` has no device `{device}` any more"
+                ));
             }
             Self::Redirect {
                 channel,
@@ -95,7 +97,7 @@ impl Device {
                 target,
             } => {
                 context.change(|tree| device::redirect(tree, &channel, &device, &target))?;
-                println!("`{device}` in `{channel}` points to `{target}`");
+                context.say(&format!("`{device}` in `{channel}` points to `{target}`"));
             }
             Self::Keyring {
                 channel,
@@ -120,7 +122,9 @@ impl Device {
                 } else {
                     "no"
                 };
-                println!("`{device}` in `{channel}` has {has} keyring of its own");
+                context.say(&format!(
+                    "`{device}` in `{channel}` has {has} keyring of its own"
+                ));
             }
         }
         Ok(())

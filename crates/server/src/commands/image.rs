@@ -145,7 +145,7 @@ impl Image {
                     tree.record(&event.version(version));
                     Ok(count)
                 })?;
-                println!("{count} images are gone from the index");
+                context.say(&format!("{count} images are gone from the index"));
                 Ok(())
             }
             Self::Diff {

@@ -159,11 +159,11 @@ impl Keys {
                     }
                     Ok(new)
                 })?;
-                println!("{role} has the key {new}");
+                context.say(&format!("{role} has the key {new}"));
                 if role == KeyringType::ArchiveMaster && !retire {
-                    println!(
+                    context.say(
                         "it signs nothing yet: publish images with the keyring first, and retire \
-                         the old key when every device has one"
+                         the old key when every device has one",
                     );
                 }
                 Ok(())
@@ -171,13 +171,13 @@ impl Keys {
             Self::Rehearse { role } => rehearse(context, role),
             Self::Retire { role, key } => {
                 context.change(|tree| rotation::retire(tree, role, key))?;
-                println!("{role} has no key {key} any more");
+                context.say(&format!("{role} has no key {key} any more"));
                 Ok(())
             }
             Self::Add { role, file } => {
                 let keys = public_keys(&file)?;
                 context.change(|tree| rotation::add(tree, role, keys))?;
-                println!("the keys are in the {role} keyring");
+                context.say(&format!("the keys are in the {role} keyring"));
                 Ok(())
             }
             Self::Renew { role } => {
@@ -187,12 +187,12 @@ impl Keys {
                     keys::seal(root, config, &keyring, now)
                 })?;
                 context.change(|tree| rotation::renew(tree, role))?;
-                println!("the {role} keyring is signed anew");
+                context.say(&format!("the {role} keyring is signed anew"));
                 Ok(())
             }
             Self::Publish => {
                 context.change(|tree| keys::publish(tree.root(), tree.store(), tree.now()))?;
-                println!("the keyrings are in the tree");
+                context.say("the keyrings are in the tree");
                 Ok(())
             }
             Self::Blacklist(command) => command.run(context),
@@ -217,7 +217,9 @@ impl Keys {
                     }
                     Ok(())
                 })?;
-                println!("the keyring of `{device}` is good for {days} days");
+                context.say(&format!(
+                    "the keyring of `{device}` is good for {days} days"
+                ));
                 Ok(())
             }
         }
@@ -230,11 +232,11 @@ impl Blacklist {
             Self::Add { file } => {
                 let keys = public_keys(&file)?;
                 context.change(|tree| blacklist::add(tree, keys))?;
-                println!("the keys are refused from now on");
+                context.say("the keys are refused from now on");
             }
             Self::Remove { key } => {
                 context.change(|tree| blacklist::remove(tree, key))?;
-                println!("{key} is not refused any more");
+                context.say(&format!("{key} is not refused any more"));
             }
             Self::List => {
                 let root = context.published()?.root().clone();

@@ -20,6 +20,7 @@ mod tag;
 mod verify;
 mod withdraw;
 
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -64,6 +65,12 @@ pub(crate) struct Context {
     /// Wait up to so many seconds for another command to finish
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 0)]
     wait: u32,
+    /// Make so many images at once; `jobs` of the configuration by default
+    #[arg(long, global = true, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+    /// Memory for compression, in MiB; `memory` of the configuration by default
+    #[arg(long, global = true, value_name = "MIB")]
+    memory: Option<NonZero<u32>>,
     /// Print for machines: one JSON document
     #[arg(long, global = true)]
     json: bool,
@@ -138,13 +145,32 @@ impl Context {
         Published::open(&self.root(), now())
     }
 
+    /// How the tree is opened for changes.
+    fn opening(&self) -> Opening {
+        Opening {
+            dry_run: self.dry_run,
+            patience: Duration::from_secs(self.wait.into()),
+            jobs: self.jobs.map(NonZero::get),
+            memory: self.memory.map(|memory| u64::from(memory.get()) << 20),
+        }
+    }
+
     /// Opens the tree as in a dry run, and tells nothing of the changes.
     fn aside<T>(&self, changes: impl FnOnce(&Tree) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let opening = Opening {
             dry_run: true,
-            patience: Duration::from_secs(self.wait.into()),
+            ..self.opening()
         };
         changes(&Tree::open(&self.root(), now(), opening)?)
+    }
+
+    /// Tells people that something was done, or in a dry run would have been.
+    fn say(&self, done: &str) {
+        if self.dry_run {
+            println!("dry run: {done}");
+        } else {
+            println!("{done}");
+        }
     }
 
     /// Does what must be done before the tree can be opened at all.
@@ -163,11 +189,7 @@ impl Context {
 
     /// Opens the tree for changes, makes them, and in a dry run tells what they would have been.
     fn change<T>(&self, changes: impl FnOnce(&Tree) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let opening = Opening {
-            dry_run: self.dry_run,
-            patience: Duration::from_secs(self.wait.into()),
-        };
-        let tree = Tree::open(&self.root(), now(), opening)?;
+        let tree = Tree::open(&self.root(), now(), self.opening())?;
         let value = changes(&tree)?;
         if let Some(changes) = tree.changes() {
             eprintln!("dry run: nothing was changed; it would");

@@ -16,10 +16,10 @@ pub(super) struct Resign {
 impl Resign {
     pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
         let done = context.change(|tree| resign(tree, self.all))?;
-        println!(
+        context.say(&format!(
             "{} files and {} documents signed",
             done.files, done.documents
-        );
+        ));
         Ok(())
     }
 }

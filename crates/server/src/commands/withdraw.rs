@@ -29,10 +29,10 @@ impl Withdraw {
         match made {
             Some(made) => {
                 tell(&made);
-                println!(
+                context.say(&format!(
                     "version {} is withdrawn, {} leads back",
                     self.version, made.version
-                );
+                ));
             }
             None => println!("version {} is withdrawn", self.version),
         }
