@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 13] = [
+const NEEDED: [(&str, &str); 14] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("gpg", "gnupg"),
@@ -17,6 +17,7 @@ const NEEDED: [(&str, &str); 13] = [
     ("mmdebstrap", "mmdebstrap"),
     ("openssl", "openssl"),
     ("setcap", "libcap2-bin"),
+    ("rsync", "rsync"),
     ("strace", "strace"),
     ("tar", "tar"),
     ("xz", "xz-utils"),

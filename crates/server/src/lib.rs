@@ -12,6 +12,7 @@
 //! | [`publish`], [`promote`], [`tag`], [`withdraw`], [`phase`], [`expire`] | what happens to images |
 //! | [`import`], [`generators`], [`rootfs`], [`packages`], [`android`], [`web`] | images of configured sources |
 //! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`] | the tree as a whole |
+//! | [`remote`], [`mirror`] | another server, verified; copies of a tree |
 //! | [`serve`] | static files over HTTP |
 //! | [`commands`] | the command line |
 
@@ -36,6 +37,7 @@ pub mod lock;
 pub mod mirror;
 pub mod overlap;
 pub mod packages;
+pub mod parallel;
 pub mod part;
 pub mod payload;
 pub mod phase;
@@ -45,6 +47,7 @@ pub mod publish;
 pub mod published;
 pub mod rebuild;
 pub mod references;
+pub mod remote;
 pub mod root;
 pub mod rootfs;
 pub mod serve;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::bail;
@@ -35,6 +36,8 @@ pub struct Tree {
     history: Option<History>,
     overlay: Option<Arc<Overlay>>,
     busy: Busy,
+    /// Whether a document was published, which mirrors want to know.
+    published_something: AtomicBool,
     _lock: Lock,
 }
 
@@ -93,6 +96,7 @@ impl Tree {
             signer,
             overlay,
             busy: Busy::default(),
+            published_something: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -121,6 +125,18 @@ impl Tree {
         self.overlay.as_ref().map(|overlay| overlay.changes())
     }
 
+    /// Whether readers see something else than before: not in a dry run.
+    pub fn has_changed(&self) -> bool {
+        self.overlay.is_none() && self.published_something.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, path: &TreePath, bytes: &[u8]) -> anyhow::Result<()> {
+        let signature = self.signer.sign(bytes)?;
+        self.store().replace(path, bytes, signature.as_bytes())?;
+        self.published_something.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Writes down what was done. A history that cannot be written is told, and no reason to fail
     /// what has already happened.
     pub fn record(&self, event: &Event) {
@@ -141,11 +157,7 @@ impl Tree {
 
     /// Publishes the channels whatever was there before, readable or not.
     pub fn replace_channels(&self, channels: &Channels) -> anyhow::Result<()> {
-        let bytes = channels.to_bytes();
-        let signature = self.signer.sign(&bytes[..])?;
-        self.store()
-            .replace(&channels_path(), &bytes, signature.as_bytes())?;
-        Ok(())
+        self.publish(&channels_path(), &channels.to_bytes())
     }
 
     /// Publishes an index, if something else than its time changed, and tells whether it did.
@@ -164,11 +176,7 @@ impl Tree {
 
     /// Publishes an index with a new signature, even if nothing in it changed.
     pub fn resign_index(&self, entry: &DeviceEntry, index: &Index) -> anyhow::Result<()> {
-        let bytes = index.to_bytes();
-        let signature = self.signer.sign(&bytes[..])?;
-        self.store()
-            .replace(&entry.index, &bytes, signature.as_bytes())?;
-        Ok(())
+        self.publish(&entry.index, &index.to_bytes())
     }
 
     /// The device of a channel that images can be published for.

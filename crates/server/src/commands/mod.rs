@@ -8,6 +8,7 @@ mod history;
 mod image;
 mod import;
 mod init;
+mod mirror;
 mod phase;
 mod promote;
 mod publish;
@@ -30,6 +31,8 @@ use system_image_trust::{SecretKeyError, VerifyError};
 
 use crate::config::ConfigError;
 use crate::lock::LockError;
+use crate::mirror::place::OtherTree;
+use crate::mirror::trigger::trigger;
 use crate::published::{NotSetUp, Published, UnknownChannel, UnknownDevice};
 use crate::root::Root;
 use crate::tree::{Opening, Tree};
@@ -89,6 +92,8 @@ enum Command {
     Rebuild(rebuild::Rebuild),
     History(history::History),
     #[command(subcommand)]
+    Mirror(mirror::Mirror),
+    #[command(subcommand)]
     Config(config::Config),
     Serve(serve::Serve),
 }
@@ -113,6 +118,7 @@ impl Cli {
             Command::Gc(command) => command.run(context),
             Command::Rebuild(command) => command.run(context),
             Command::History(command) => command.run(context),
+            Command::Mirror(command) => command.run(context),
             Command::Config(command) => command.run(context),
             Command::Serve(command) => command.run(&context.root()),
         }
@@ -130,14 +136,27 @@ impl Context {
         Published::open(&self.root(), now())
     }
 
-    /// Opens the tree for changes, makes them, and in a dry run tells what they would have been.
+    /// Opens the tree for changes, makes them, and tells the mirrors if readers see them; in a dry
+    /// run tells what they would have been.
     fn change<T>(&self, changes: impl FnOnce(&Tree) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let opening = Opening {
             dry_run: self.dry_run,
             patience: Duration::from_secs(self.wait.into()),
         };
         let tree = Tree::open(&self.root(), now(), opening)?;
-        let value = changes(&tree)?;
+        let made = changes(&tree);
+        if tree.has_changed() && !tree.config().mirrors.is_empty() {
+            let (root, mirrors) = (tree.root().clone(), tree.config().mirrors.clone());
+            // A mirror that pulls at once must not keep others from working.
+            drop(tree);
+            for told in trigger(&root, &mirrors) {
+                if let Some(error) = told.error {
+                    eprintln!("warning: mirror `{}`: {error}", told.host);
+                }
+            }
+            return made;
+        }
+        let value = made?;
         if let Some(changes) = tree.changes() {
             eprintln!("dry run: nothing was changed; it would");
             for (path, change) in &changes {
@@ -204,6 +223,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         }
         if cause.is::<ConfigError>() {
             return Some("see `etc/config` and `etc/config.d`".into());
+        }
+        if let Some(error) = cause.downcast_ref::<OtherTree>() {
+            return Some(error.hint().into());
         }
         if cause.is::<NotSetUp>() {
             return Some("set it up with `system-image-server --root DIR init`".into());
