@@ -11,7 +11,7 @@
 //! | [`image`] | an image in the making: full and as deltas |
 //! | [`publish`], [`promote`], [`tag`], [`withdraw`], [`phase`], [`expire`] | what happens to images |
 //! | [`import`], [`generators`], [`rootfs`], [`packages`], [`android`], [`web`] | images of configured sources |
-//! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`] | the tree as a whole |
+//! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`], [`latest`] | the tree as a whole |
 //! | [`remote`], [`mirror`] | another server, verified; copies of a tree |
 //! | [`serve`] | static files over HTTP |
 //! | [`commands`] | the command line |
@@ -33,6 +33,7 @@ pub mod image;
 pub mod import;
 pub mod input;
 pub mod keys;
+pub mod latest;
 pub mod lock;
 pub mod mirror;
 pub mod overlap;

@@ -605,3 +605,68 @@ fn mirrors_are_told_when_readers_see_something_new_and_only_then() {
     let (output, _) = told(&["mirror", "trigger"]);
     assert_eq!(output.status.code(), Some(1), "one of them was not told");
 }
+
+#[test]
+fn the_newest_image_is_shown_of_any_server_and_whether_it_was_verified() {
+    let origin = Origin::new();
+    let shown = |arguments: &[&str]| -> Value {
+        let all = [
+            &["check-latest", "--channel", CHANNEL, DEVICE, "--json"],
+            arguments,
+        ]
+        .concat();
+        serde_json::from_str(&origin.server.run(&all)).unwrap()
+    };
+    let (url, anchor) = (origin.url(), origin.anchor());
+    let here = shown(&[]);
+    assert_eq!(here["verified"], true);
+    assert_eq!(here["latest"]["version"], 2);
+    assert_eq!(here["latest"]["deltas"][0]["base"], 1);
+    let trusted = shown(&["--server", &url, "--trust", anchor.to_str().unwrap()]);
+    assert_eq!(trusted, here);
+    let believed = shown(&["--server", &url]);
+    assert_eq!(
+        (&believed["verified"], &believed["latest"]),
+        (&false.into(), &here["latest"])
+    );
+    let text = origin.server.run(&[
+        "check-latest",
+        "--server",
+        &url,
+        "--channel",
+        CHANNEL,
+        DEVICE,
+    ]);
+    assert!(
+        text.starts_with("unverified") && text.contains("delta from 1"),
+        "{text}"
+    );
+    // Even then all must be in order with itself.
+    origin
+        .web
+        .fails(&format!("/{CHANNEL}/{DEVICE}/index.json"), Fault::Longer);
+    let spoilt = [
+        "check-latest",
+        "--server",
+        &url,
+        "--channel",
+        CHANNEL,
+        DEVICE,
+    ];
+    let output = origin.server.command(&spoilt).output().unwrap();
+    assert!(
+        stderr(&output).contains("cannot be trusted"),
+        "{}",
+        stderr(&output)
+    );
+    let output = origin
+        .server
+        .command(&["check-latest", DEVICE])
+        .output()
+        .unwrap();
+    assert!(
+        stderr(&output).contains("no channel `devel-proposed`"),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, verbs on nouns.
 
 mod channel;
+mod check_latest;
 mod config;
 mod device;
 mod gc;
@@ -93,6 +94,7 @@ enum Command {
     History(history::History),
     #[command(subcommand)]
     Mirror(mirror::Mirror),
+    CheckLatest(check_latest::CheckLatest),
     #[command(subcommand)]
     Config(config::Config),
     Serve(serve::Serve),
@@ -119,6 +121,7 @@ impl Cli {
             Command::Rebuild(command) => command.run(context),
             Command::History(command) => command.run(context),
             Command::Mirror(command) => command.run(context),
+            Command::CheckLatest(command) => command.run(context),
             Command::Config(command) => command.run(context),
             Command::Serve(command) => command.run(&context.root()),
         }
