@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup|demo|test|bench`.
+//! The project's own commands: `cargo xtask setup|demo|test|bench|dist`.
 
 mod setup;
 mod steps;
@@ -14,6 +14,7 @@ usage: cargo xtask COMMAND
   demo [--small]   the whole journey of an image on this machine, from build to update
   test             everything that must pass before a change lands
   bench [IMAGES]   measure against named peers; IMAGES holds v1.tar and v2.tar
+  dist DIR         write man pages and completions below DIR, for a package
 ";
 
 fn main() -> ExitCode {
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ["demo", ref more @ ..] => demo(more),
         ["test"] => test(),
         ["bench", ref more @ ..] => bench(more),
+        ["dist", directory] => dist(directory),
         ["--help" | "-h" | "help"] => {
             print!("{USAGE}");
             Ok(())
@@ -80,4 +82,9 @@ fn bench(arguments: &[&str]) -> Result<(), Failed> {
     // multi-threaded runtime above all, cost memory there.
     cargo(&["build", "--release", "--package", "system-image-client"])?;
     built("release", "system-image-bench", arguments)
+}
+
+fn dist(directory: &str) -> Result<(), Failed> {
+    cargo(&["build", "--package", "system-image-manual"])?;
+    built("debug", "system-image-manual", &[directory])
 }

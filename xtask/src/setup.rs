@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 19] = [
+const NEEDED: [(&str, &str); 20] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("cpio", "cpio"),
@@ -21,6 +21,7 @@ const NEEDED: [(&str, &str); 19] = [
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
     ("resize2fs", "e2fsprogs"),
+    ("rsync", "rsync"),
     ("setcap", "libcap2-bin"),
     ("strace", "strace"),
     ("tar", "tar"),

@@ -48,6 +48,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The grammar of the command line.
+pub fn command() -> clap::Command {
+    Options::command()
+}
+
 /// The usage and one line, as the original's option parser writes it. Exit status 2.
 fn usage_error(text: &str) -> ExitCode {
     eprintln!(

@@ -8,13 +8,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use camino::Utf8PathBuf;
 use serde::Serialize;
 use system_image_durable as durable;
 use system_image_formats::checksum::Sha256;
 use system_image_formats::name::TreePath;
+use system_image_store::Store;
+use system_image_trust::Signers;
 
 use crate::history::Event;
-use crate::published::{MAX_SIGNATURE, Published};
+use crate::published::MAX_SIGNATURE;
 use crate::references::References;
 use crate::tree::Tree;
 
@@ -43,40 +46,38 @@ struct Unnamed {
     size: u64,
 }
 
+/// A tree to be cleaned.
+#[expect(
+    missing_debug_implementations,
+    reason = "a store has no form for people"
+)]
+pub struct Ground<'a> {
+    /// Its files.
+    pub store: &'a dyn Store,
+    /// Those that must stay.
+    pub references: References,
+    /// Who may have signed what is ours.
+    pub signers: Signers<'a>,
+    /// Where it is written down since when files are unnamed; nowhere in a dry run.
+    pub note: Note,
+    /// The clock, in Unix seconds.
+    pub now: i64,
+}
+
 /// Removes what has been unnamed for the grace period; for all of it if that is 0.
 pub fn collect(tree: &Tree, grace_days: u32) -> anyhow::Result<Collected> {
-    let grace = i64::from(grace_days) * DAY;
-    let (unnamed, foreign) = unnamed(tree)?;
-    let seen = Note::load(tree)?;
-    let mut note = Note::default();
-    let mut collected = Collected {
-        foreign,
-        ..Collected::default()
+    let note = Note {
+        place: tree.root().state().join("unnamed.json"),
+        keeps: tree.changes().is_none(),
     };
-    let mut due = Vec::new();
-    for file in unnamed {
-        let relative = file.path.relative();
-        let first = seen.0.get(relative).copied().unwrap_or(tree.now());
-        // A clock that was set back must not keep a file for ever.
-        let first = first.min(tree.now());
-        if first + grace <= tree.now() {
-            due.push(file);
-        } else {
-            collected.waiting.insert(relative.to_owned(), first + grace);
-            note.0.insert(relative.to_owned(), first);
-        }
-    }
-    // First what is known, then what is done: a crash in between costs nothing.
-    note.save(tree)?;
-    for file in due {
-        if is_document(&file.path) {
-            tree.store().remove_document(&file.path)?;
-        } else {
-            tree.store().remove(&file.path)?;
-        }
-        collected.bytes += file.size;
-        collected.removed.push(file.path.relative().to_owned());
-    }
+    let ground = Ground {
+        store: tree.store(),
+        references: References::of(tree)?,
+        signers: tree.signers(),
+        note,
+        now: tree.now(),
+    };
+    let collected = sweep(&ground, grace_days)?;
     if !collected.removed.is_empty() {
         let event = Event::new("gc").with("files", collected.removed.len());
         tree.record(&event.with("bytes", collected.bytes));
@@ -84,13 +85,49 @@ pub fn collect(tree: &Tree, grace_days: u32) -> anyhow::Result<Collected> {
     Ok(collected)
 }
 
+/// As [`collect`], of any tree.
+pub fn sweep(ground: &Ground<'_>, grace_days: u32) -> anyhow::Result<Collected> {
+    let grace = i64::from(grace_days) * DAY;
+    let (unnamed, foreign) = unnamed(ground)?;
+    let seen = ground.note.load()?;
+    let mut still = BTreeMap::new();
+    let mut collected = Collected {
+        foreign,
+        ..Collected::default()
+    };
+    let mut due = Vec::new();
+    for file in unnamed {
+        let relative = file.path.relative();
+        let first = seen.get(relative).copied().unwrap_or(ground.now);
+        // A clock that was set back must not keep a file for ever.
+        let first = first.min(ground.now);
+        if first + grace <= ground.now {
+            due.push(file);
+        } else {
+            collected.waiting.insert(relative.to_owned(), first + grace);
+            still.insert(relative.to_owned(), first);
+        }
+    }
+    // First what is known, then what is done: a crash in between costs nothing.
+    ground.note.save(&still)?;
+    for file in due {
+        if is_document(&file.path) {
+            ground.store.remove_document(&file.path)?;
+        } else {
+            ground.store.remove(&file.path)?;
+        }
+        collected.bytes += file.size;
+        collected.removed.push(file.path.relative().to_owned());
+    }
+    Ok(collected)
+}
+
 /// The files of ours that no document names, and the names of those that are not ours.
-fn unnamed(tree: &Published) -> anyhow::Result<(Vec<Unnamed>, Vec<String>)> {
-    let references = References::of(tree)?;
+fn unnamed(ground: &Ground<'_>) -> anyhow::Result<(Vec<Unnamed>, Vec<String>)> {
     let mut candidates = Vec::new();
     let mut foreign = Vec::new();
-    tree.store().each(&mut |found| {
-        if references.has(found.path) {
+    ground.store.each(&mut |found| {
+        if ground.references.has(found.path) {
             return;
         }
         match found
@@ -107,7 +144,7 @@ fn unnamed(tree: &Published) -> anyhow::Result<(Vec<Unnamed>, Vec<String>)> {
     })?;
     let mut ours = Vec::new();
     for file in candidates {
-        if is_ours(tree, &file.path)? {
+        if is_ours(ground, &file.path)? {
             ours.push(file);
         } else {
             foreign.push(file.path.relative().to_owned());
@@ -119,7 +156,7 @@ fn unnamed(tree: &Published) -> anyhow::Result<(Vec<Unnamed>, Vec<String>)> {
 
 /// Whether this server, or the original before it, has written a file: by the names that only we
 /// give, else by a signature of ours.
-fn is_ours(tree: &Published, path: &TreePath) -> anyhow::Result<bool> {
+fn is_ours(ground: &Ground<'_>, path: &TreePath) -> anyhow::Result<bool> {
     let relative = path.relative();
     let plain = relative.strip_suffix(".new").unwrap_or(relative);
     let plain = plain.strip_suffix(".asc").unwrap_or(plain);
@@ -143,20 +180,18 @@ fn is_ours(tree: &Published, path: &TreePath) -> anyhow::Result<bool> {
     }
     // Indexes, device keyrings, and names without a hash of old trees.
     let document: TreePath = format!("/{plain}").parse()?;
-    if tree.store().size(&document)?.is_none() {
+    if ground.store.size(&document)?.is_none() {
         // What a crash left of a document: only we have a directory for one.
         return Ok(relative == plain && name == "index.json");
     }
-    let Some(signature) = tree
-        .store()
-        .read(&document.with_suffix(".asc")?, MAX_SIGNATURE)?
-    else {
+    let signature = document.with_suffix(".asc")?;
+    let Some(signature) = ground.store.read(&signature, MAX_SIGNATURE)? else {
         return Ok(false);
     };
-    let Some(data) = tree.store().open(&document)? else {
+    let Some(data) = ground.store.open(&document)? else {
         return Ok(false);
     };
-    Ok(tree.signers().verify_reader(data, &signature).is_ok())
+    Ok(ground.signers.verify_reader(data, &signature).is_ok())
 }
 
 /// Whether a file is replaced together with its signature.
@@ -165,30 +200,29 @@ fn is_document(path: &TreePath) -> bool {
     name == "index.json" || name == "device.tar.xz"
 }
 
-/// When each unnamed file was first seen so.
-#[derive(Default)]
-struct Note(BTreeMap<String, i64>);
+/// Where it is written down when each unnamed file was first seen so, in Unix seconds.
+#[derive(Debug)]
+pub struct Note {
+    /// The file.
+    pub place: Utf8PathBuf,
+    /// Whether it is to be written; not so in a dry run.
+    pub keeps: bool,
+}
 
 impl Note {
-    fn place(tree: &Published) -> camino::Utf8PathBuf {
-        tree.root().state().join("unnamed.json")
-    }
-
-    fn load(tree: &Published) -> anyhow::Result<Self> {
-        let place = Self::place(tree);
-        let bytes = durable::read(&place, MAX_NOTE);
-        let bytes = bytes.with_context(|| format!("cannot read `{place}`"))?;
+    fn load(&self) -> anyhow::Result<BTreeMap<String, i64>> {
+        let bytes = durable::read(&self.place, MAX_NOTE);
+        let bytes = bytes.with_context(|| format!("cannot read `{}`", self.place))?;
         // One that is damaged is as good as none.
         let note = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Ok(Self(note.unwrap_or_default()))
+        Ok(note.unwrap_or_default())
     }
 
-    fn save(&self, tree: &Tree) -> anyhow::Result<()> {
-        if tree.changes().is_some() {
+    fn save(&self, unnamed: &BTreeMap<String, i64>) -> anyhow::Result<()> {
+        if !self.keeps {
             return Ok(());
         }
-        let place = Self::place(tree);
-        let bytes = serde_json::to_vec(&self.0)?;
-        durable::replace(&place, &bytes, 0o644).with_context(|| format!("cannot write `{place}`"))
+        durable::replace(&self.place, &serde_json::to_vec(unnamed)?, 0o644)
+            .with_context(|| format!("cannot write `{}`", self.place))
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use system_image_formats::name::TreePath;
+use system_image_formats::index::Image;
+use system_image_formats::name::{NameError, TreePath};
 
 use crate::published::{Published, channels_path, side_path};
 
@@ -33,27 +34,36 @@ impl References {
                 let Some(index) = tree.index(entry)? else {
                     continue;
                 };
-                for file in index.images.iter().flat_map(|image| &image.files) {
-                    if found.file(&file.path) {
-                        found.file(&file.signature);
-                        let side = side_path(&file.path);
-                        if let Ok(side) = side {
-                            found.file(&side.with_suffix(".asc")?);
-                            found.file(&side);
-                        }
-                    }
-                }
+                found.images(&index.images)?;
             }
         }
         Ok(found)
     }
 
+    /// Adds the files of images.
+    pub fn images<'a>(
+        &mut self,
+        images: impl IntoIterator<Item = &'a Image>,
+    ) -> Result<(), NameError> {
+        for file in images.into_iter().flat_map(|image| &image.files) {
+            if self.file(&file.path) {
+                self.file(&file.signature);
+                if let Ok(side) = side_path(&file.path) {
+                    self.file(&side.with_suffix(".asc")?);
+                    self.file(&side);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a document; false when it was there already.
-    fn document(&mut self, path: &TreePath) -> bool {
+    pub fn document(&mut self, path: &TreePath) -> bool {
         self.documents.insert(path.relative().into())
     }
 
-    fn file(&mut self, path: &TreePath) -> bool {
+    /// Adds a file; false when it was there already.
+    pub fn file(&mut self, path: &TreePath) -> bool {
         !self.files.contains(path.relative()) && self.files.insert(path.relative().into())
     }
 

@@ -2,22 +2,19 @@
 //! everything that follows a device follows.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
 use std::io::Cursor;
 use std::ops::Deref;
-use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use anyhow::{Context, bail};
-use camino::{Utf8Path, Utf8PathBuf};
-use system_image_durable::present;
+use anyhow::bail;
 use system_image_formats::channels::{Channels, DeviceEntry};
 use system_image_formats::index::Index;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::time::GeneratedAt;
-use system_image_store::{Change, Directory, Overlay, Store};
-use tempfile::TempDir;
+use system_image_store::{Change, Directory, Store};
 
+use crate::aside::Aside;
 use crate::budget::Budget;
 use crate::history::{Entry, Event, History};
 use crate::hooks;
@@ -48,56 +45,9 @@ pub struct Tree {
     aside: Option<Arc<Aside>>,
     busy: Busy,
     memory: Budget,
+    /// Whether a document was published, which mirrors want to know.
+    published_something: Arc<AtomicBool>,
     lock: Arc<Lock>,
-}
-
-/// Where a dry run's changes go.
-#[derive(Debug)]
-struct Aside {
-    overlay: Arc<Overlay>,
-    secrets: Utf8PathBuf,
-    _directory: TempDir,
-}
-
-impl Aside {
-    fn new(root: &Root, store: Arc<dyn Store>) -> anyhow::Result<Self> {
-        let state = root.state();
-        let directory = tempfile::tempdir_in(&state)
-            .with_context(|| format!("cannot make a directory in `{state}`"))?;
-        let Some(secrets) = Utf8Path::from_path(directory.path()).map(Utf8Path::to_owned) else {
-            bail!("`{state}` is not a name in UTF-8");
-        };
-        copy_files(&root.keys(), &secrets.join("keys"))?;
-        copy_files(&root.keyrings(), &secrets.join("keyrings"))?;
-        Ok(Self {
-            overlay: Arc::new(Overlay::new(store, state)),
-            secrets,
-            _directory: directory,
-        })
-    }
-}
-
-/// Copies the regular files below a directory, for their owner only.
-fn copy_files(from: &Utf8Path, to: &Utf8Path) -> anyhow::Result<()> {
-    let failed = || format!("cannot copy `{from}`");
-    DirBuilder::new()
-        .mode(0o700)
-        .create(to)
-        .with_context(failed)?;
-    let Some(entries) = present(from.read_dir_utf8()).with_context(failed)? else {
-        return Ok(());
-    };
-    for entry in entries {
-        let entry = entry.with_context(failed)?;
-        let kind = entry.file_type().with_context(failed)?;
-        let place = to.join(entry.file_name());
-        if kind.is_dir() {
-            copy_files(entry.path(), &place)?;
-        } else if kind.is_file() {
-            fs::copy(entry.path(), place).with_context(failed)?;
-        }
-    }
-    Ok(())
 }
 
 /// The files that threads of this process are writing.
@@ -167,6 +117,7 @@ impl Tree {
             published,
             aside,
             busy: Busy::default(),
+            published_something: Arc::default(),
             lock,
         })
     }
@@ -175,7 +126,9 @@ impl Tree {
     pub fn reopened(&self) -> anyhow::Result<Self> {
         let (root, config) = (self.root().clone(), self.config().clone());
         let published = Published::with(root, config, self.shared_store(), self.now())?;
-        Self::of(published, self.aside.clone(), Arc::clone(&self.lock))
+        let mut tree = Self::of(published, self.aside.clone(), Arc::clone(&self.lock))?;
+        tree.published_something = Arc::clone(&self.published_something);
+        Ok(tree)
     }
 
     /// What signs.
@@ -207,8 +160,20 @@ impl Tree {
         self.aside.as_ref().map(|aside| aside.overlay.changes())
     }
 
-    /// Writes down what was done, and tells the hooks. A history that cannot be written is told, and no reason to fail
-    /// what has already happened.
+    /// Whether readers see something else than before: not in a dry run.
+    pub fn has_changed(&self) -> bool {
+        self.aside.is_none() && self.published_something.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, path: &TreePath, bytes: &[u8]) -> anyhow::Result<()> {
+        let signature = self.signer.sign(Cursor::new(bytes))?;
+        self.store().replace(path, bytes, signature.as_bytes())?;
+        self.published_something.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes down what was done, and tells the hooks. A history that cannot be written is told, and
+    /// no reason to fail what has already happened.
     pub fn record(&self, event: &Event) {
         let Some(history) = &self.history else {
             return;
@@ -230,11 +195,7 @@ impl Tree {
 
     /// Publishes the channels whatever was there before, readable or not.
     pub fn replace_channels(&self, channels: &Channels) -> anyhow::Result<()> {
-        let bytes = channels.to_bytes();
-        let signature = self.signer.sign(Cursor::new(&bytes))?;
-        self.store()
-            .replace(&channels_path(), &bytes, signature.as_bytes())?;
-        Ok(())
+        self.publish(&channels_path(), &channels.to_bytes())
     }
 
     /// Publishes an index, if something else than its time changed, and tells whether it did.
@@ -253,11 +214,7 @@ impl Tree {
 
     /// Publishes an index with a new signature, even if nothing in it changed.
     pub fn resign_index(&self, entry: &DeviceEntry, index: &Index) -> anyhow::Result<()> {
-        let bytes = index.to_bytes();
-        let signature = self.signer.sign(Cursor::new(&bytes))?;
-        self.store()
-            .replace(&entry.index, &bytes, signature.as_bytes())?;
-        Ok(())
+        self.publish(&entry.index, &index.to_bytes())
     }
 
     /// The device of a channel that images can be published for.

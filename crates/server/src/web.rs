@@ -1,10 +1,13 @@
-//! Other servers, for code that waits: the transfer engine behind plain calls.
+//! Other servers, for code that waits: the transfer engine behind plain calls. Several threads may
+//! call at once.
 
 use std::fs::File;
 
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
-use system_image_fetch::{FetchError, Fetcher, Progress as Transferred, Request, Settings, Size};
+use system_image_fetch::{
+    FetchError, Fetched, Fetcher, Progress as Transferred, Request, Settings, Size,
+};
 use system_image_formats::checksum::Sha256;
 use system_image_formats::hash::Hasher;
 use system_image_report::Progress;
@@ -50,6 +53,18 @@ impl Web {
         found.with_context(|| format!("there is no `{url}`"))
     }
 
+    /// Fetches a file to its place, resuming what an earlier run left there.
+    pub fn fetch(
+        &self,
+        request: &Request,
+        on_progress: &mut (dyn FnMut(Transferred) + Send),
+    ) -> anyhow::Result<Fetched> {
+        let fetched = self
+            .runtime
+            .block_on(self.fetcher.fetch(request, on_progress));
+        fetched.with_context(|| format!("cannot fetch `{}`", request.url))
+    }
+
     /// Fetches a file into `directory`, resuming what an earlier run left there. It stays until it
     /// is [`done`](Download::done) with.
     pub fn download(
@@ -81,14 +96,12 @@ impl Web {
             Size::AtMost(_) => 0,
         };
         let mut progress = Progress::new(shortened(&format!("fetching {name}")), total);
-        let step = &mut |now: Transferred| {
+        let fetched = self.fetch(&request, &mut |now| {
             if let Some(total) = now.total {
                 progress.set_total(total);
             }
             progress.set(now.received);
-        };
-        let fetched = self.runtime.block_on(self.fetcher.fetch(&request, step));
-        let fetched = fetched.with_context(|| format!("cannot fetch `{url}`"))?;
+        })?;
         progress.finish();
         Ok(Download {
             sha256: fetched.sha256,

@@ -11,9 +11,9 @@
 //! .index.json/1/…  .index.json/2/…   the one before, for readers in between, and this one
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use system_image_durable::{
@@ -45,6 +45,16 @@ impl Directory {
     /// The tree's directory.
     pub fn root(&self) -> &Utf8Path {
         &self.root
+    }
+
+    /// Moves a file into the tree that is whole, durable and on the same file system. What was at
+    /// its place is replaced.
+    pub fn take(&self, from: &Utf8Path, path: &TreePath) -> Result<(), StoreError> {
+        let place = self.at(path);
+        make_parents(&self.root, &place)
+            .and_then(|()| fs::set_permissions(from, Permissions::from_mode(FILE_MODE)))
+            .and_then(|()| rename(from.as_std_path(), place.as_std_path()))
+            .map_err(|source| StoreError::new("write", path, source))
     }
 
     fn at(&self, path: &TreePath) -> Utf8PathBuf {

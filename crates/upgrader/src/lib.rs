@@ -3,7 +3,7 @@
 //!
 //! | module | its part |
 //! | --- | --- |
-//! | [`config`] | `upgrader.toml` |
+//! | [`cli`], [`config`] | the command line, `upgrader.toml` |
 //! | [`plan`] | which steps a command file asks for, and which it may not |
 //! | [`drop_box`], [`keyrings`], [`tarball`] | verification of everything, and application of what was verified |
 //! | [`system`] | where the system is: a directory or a block device |
@@ -14,6 +14,7 @@
 //! Nothing is changed before everything is verified: keyrings, signatures, and each archive read
 //! to its end. What is changed can be interrupted anywhere, and the next run continues.
 
+pub mod cli;
 pub mod config;
 pub mod drop_box;
 pub mod hint;

@@ -5,30 +5,17 @@ use std::time::SystemTime;
 use std::{fs, io};
 
 use anyhow::Context;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use clap::Parser;
 use system_image_trust::Now;
-use system_image_upgrader::config::{DEFAULT_PATH, Settings};
+use system_image_upgrader::cli::Cli;
+use system_image_upgrader::config::Settings;
 use system_image_upgrader::hint::hint;
 use system_image_upgrader::journal::Journal;
 use system_image_upgrader::run::{Failure, refuse, run};
 
 /// The system is mixed: run this again before booting it.
 const INTERRUPTED: u8 = 3;
-
-/// Apply a command file to the device's system
-///
-/// Exit status: 0 when all of it is installed, 1 when it was refused and nothing was changed, 3
-/// when it was interrupted and has to be run again.
-#[derive(Debug, Parser)]
-#[command(name = "system-image-upgrader", version)]
-struct Cli {
-    /// Settings
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    config: Utf8PathBuf,
-    /// The command file that the client left
-    command_file: Utf8PathBuf,
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -4,6 +4,7 @@ use clap::Args;
 use system_image_report::Size;
 
 use super::Context;
+use crate::gc::Collected;
 use crate::{expire, follow, gc, image};
 
 /// Remove files that no index has named for a while
@@ -28,20 +29,23 @@ impl Gc {
             }
             gc::collect(tree, self.grace.unwrap_or(tree.config().grace_days))
         })?;
-        context.print(&collected, |collected| {
-            println!(
-                "{} files removed ({}), {} wait for the end of their grace period",
-                collected.removed.len(),
-                Size(collected.bytes),
-                collected.waiting.len()
-            );
-            if !collected.foreign.is_empty() {
-                println!("{} files are not this server's:", collected.foreign.len());
-                for path in &collected.foreign {
-                    println!("  {path}");
-                }
-            }
-        })
+        context.print(&collected, tell)
+    }
+}
+
+/// Prints what was collected, for people.
+pub(super) fn tell(collected: &Collected) {
+    println!(
+        "{} files removed ({}), {} wait for the end of their grace period",
+        collected.removed.len(),
+        Size(collected.bytes),
+        collected.waiting.len()
+    );
+    if !collected.foreign.is_empty() {
+        println!("{} files are not this server's:", collected.foreign.len());
+        for path in &collected.foreign {
+            println!("  {path}");
+        }
     }
 }
 

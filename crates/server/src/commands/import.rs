@@ -6,8 +6,8 @@ use system_image_formats::name::{ChannelName, DeviceName};
 use system_image_report::Size;
 
 use super::Context;
+use crate::gc;
 use crate::import::{Imported, Outcome, Wanted, import};
-use crate::{gc, mirror};
 
 /// Make new images for the configured channels, where their sources have something new
 #[derive(Debug, Args)]
@@ -32,10 +32,6 @@ impl Import {
             let imported = import(tree, &wanted)?;
             if !self.keep {
                 gc::collect(tree, tree.config().grace_days)?;
-            }
-            let is_new = |one: &Imported| matches!(one.outcome, Outcome::New { .. });
-            if tree.changes().is_none() && imported.iter().any(is_new) {
-                mirror::trigger(tree);
             }
             Ok(imported)
         })?;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand, verbs on nouns.
 
 mod channel;
+mod check_latest;
 mod config;
 mod device;
 mod gc;
@@ -9,6 +10,7 @@ mod image;
 mod import;
 mod init;
 mod keys;
+mod mirror;
 mod phase;
 mod promote;
 mod publish;
@@ -33,6 +35,8 @@ use system_image_trust::{SecretKeyError, VerifyError};
 
 use crate::config::{Config, ConfigError};
 use crate::lock::{Lock, LockError};
+use crate::mirror::place::OtherTree;
+use crate::mirror::trigger::trigger;
 use crate::published::{NotSetUp, Published, UnknownChannel, UnknownDevice, configuration};
 use crate::root::Root;
 use crate::serve::ServeError;
@@ -102,6 +106,9 @@ enum Command {
     Rebuild(rebuild::Rebuild),
     History(history::History),
     #[command(subcommand)]
+    Mirror(mirror::Mirror),
+    CheckLatest(check_latest::CheckLatest),
+    #[command(subcommand)]
     Config(config::Command),
     Serve(serve::Serve),
 }
@@ -128,6 +135,8 @@ impl Cli {
             Command::Gc(command) => command.run(context),
             Command::Rebuild(command) => command.run(context),
             Command::History(command) => command.run(context),
+            Command::Mirror(command) => command.run(context),
+            Command::CheckLatest(command) => command.run(context),
             Command::Config(command) => command.run(context),
             Command::Serve(command) => command.run(&context.root()),
         }
@@ -187,10 +196,23 @@ impl Context {
         repair(&root, &config, now())
     }
 
-    /// Opens the tree for changes, makes them, and in a dry run tells what they would have been.
+    /// Opens the tree for changes, makes them, and tells the mirrors if readers see them; in a dry
+    /// run tells what they would have been.
     fn change<T>(&self, changes: impl FnOnce(&Tree) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let tree = Tree::open(&self.root(), now(), self.opening())?;
-        let value = changes(&tree)?;
+        let made = changes(&tree);
+        if tree.has_changed() && !tree.config().mirrors.is_empty() {
+            let (root, mirrors) = (tree.root().clone(), tree.config().mirrors.clone());
+            // A mirror that pulls at once must not keep others from working.
+            drop(tree);
+            for told in trigger(&root, &mirrors) {
+                if let Some(error) = told.error {
+                    eprintln!("warning: mirror `{}`: {error}", told.host);
+                }
+            }
+            return made;
+        }
+        let value = made?;
         if let Some(changes) = tree.changes() {
             eprintln!("dry run: nothing was changed; it would");
             for (path, change) in &changes {
@@ -260,6 +282,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         }
         if cause.is::<ConfigError>() {
             return Some("see `etc/config` and `etc/config.d`".into());
+        }
+        if let Some(error) = cause.downcast_ref::<OtherTree>() {
+            return Some(error.hint().into());
         }
         if cause.is::<NotSetUp>() {
             return Some("set it up with `system-image-server --root DIR init`".into());

@@ -154,7 +154,7 @@ impl Server {
     }
 }
 
-fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
+pub(crate) fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path

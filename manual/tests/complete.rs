@@ -1,0 +1,85 @@
+//! Each command has a page that formatters take, and each shell its completions.
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use system_image_manual::{pages, programs, write};
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    entries
+        .map(|entry| name(entry).into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn each_command_has_a_page_that_says_what_it_does() {
+    let place = tempfile::tempdir().unwrap();
+    write(place.path()).unwrap();
+    let man = place.path().join("man/man1");
+    let wanted: BTreeSet<_> = programs()
+        .iter()
+        .flat_map(pages)
+        .map(|name| name + ".1")
+        .collect();
+    assert_eq!(names(&man), wanted);
+    for page in [
+        "system-image-cli.1",
+        "system-image-upgrader.1",
+        "system-image-server-mirror-pull.1",
+    ] {
+        assert!(wanted.contains(page), "{page}");
+    }
+    for name in wanted {
+        let text = fs::read_to_string(man.join(&name)).unwrap();
+        assert!(
+            text.contains(".SH DESCRIPTION") && text.contains(".SH SYNOPSIS"),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn formatters_find_nothing_wrong_with_the_pages() {
+    if Command::new("groff").arg("--version").output().is_err() {
+        eprintln!("skipped: groff is not installed");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    write(place.path()).unwrap();
+    let man = place.path().join("man/man1");
+    for name in names(&man) {
+        let output = Command::new("groff")
+            .args(["-man", "-Tutf8", "-Kutf8", "-ww", "-z"])
+            .arg(man.join(&name))
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.is_empty(), "{name}: {told}");
+    }
+}
+
+#[test]
+fn each_shell_completes_each_program() {
+    let place = tempfile::tempdir().unwrap();
+    write(place.path()).unwrap();
+    for shell in ["bash", "fish", "zsh"] {
+        let directory = place.path().join("completions").join(shell);
+        assert_eq!(names(&directory).len(), programs().len(), "{shell}");
+        for name in names(&directory) {
+            let text = fs::read_to_string(directory.join(&name)).unwrap();
+            assert!(text.contains("system-image-"), "{name}");
+            if shell == "bash" {
+                let checked = Command::new("bash")
+                    .arg("-n")
+                    .arg(directory.join(&name))
+                    .status();
+                assert!(checked.unwrap().success(), "{name}");
+            }
+        }
+    }
+}
