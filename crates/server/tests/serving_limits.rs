@@ -141,8 +141,9 @@ fn a_transfer_is_finished_before_the_server_ends() {
         ask(&monitor, "GET /healthz HTTP/1.1").status() == 503
     });
     let address = serving.address().to_owned();
-    let refused = std::net::TcpStream::connect(&address);
-    assert!(refused.is_err(), "nothing new is taken");
+    until("it takes nothing new", || {
+        std::net::TcpStream::connect(&address).is_err()
+    });
     assert!(serving.is_running());
     let mut rest = Vec::new();
     transfer.read_to_end(&mut rest).unwrap();

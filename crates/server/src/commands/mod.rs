@@ -69,7 +69,7 @@ pub(crate) struct Context {
     /// Wait up to so many seconds for another command to finish
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 0)]
     wait: u32,
-    /// Make so many images at once; `jobs` of the configuration by default
+    /// Do so much at once: images to make, `jobs` of the configuration by default, or files to fetch
     #[arg(long, global = true, value_name = "N")]
     jobs: Option<NonZero<usize>>,
     /// Memory for compression, in MiB; `memory` of the configuration by default
