@@ -595,6 +595,8 @@ fn mirrors_are_told_when_readers_see_something_new_and_only_then() {
         (&["tag", CHANNEL, DEVICE, "3", "OTA-1"], 2),
         (&["withdraw", CHANNEL, DEVICE, "4"], 2),
         (&["channel", "create", "daily"], 2),
+        (&["keys", "list"], 0),
+        (&["keys", "renew", "image-signing"], 2),
         (&["channel", "create", "daily"], 0),
         (&["mirror", "trigger", "--dry-run"], 0),
         (&["mirror", "trigger"], 2),

@@ -1,5 +1,6 @@
 //! `server mirror`: copies of a tree on other hosts.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -25,6 +26,10 @@ use crate::root::Root;
 /// The device for which a keyring of a whole server must be, when no device was named: such
 /// keyrings name no model.
 const NO_DEVICE: &str = "mirror";
+
+/// Files that are fetched at once when `--jobs` does not say: more load a server without being
+/// faster.
+const AT_ONCE: usize = 4;
 
 /// Copy trees from and to other hosts
 #[derive(Debug, Subcommand)]
@@ -59,9 +64,6 @@ pub(super) struct PullFrom {
     /// a device that would need one fails
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     newest: Option<u32>,
-    /// Files to fetch at once
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
-    jobs: u32,
     /// Read every file of the copy, and fetch again what is damaged
     #[arg(long)]
     deep: bool,
@@ -141,7 +143,7 @@ impl PullFrom {
                 devices: self.devices,
                 newest: self.newest.map(|newest| newest as usize),
             },
-            jobs: self.jobs as usize,
+            jobs: context.jobs.map_or(AT_ONCE, NonZero::get),
             deep: self.deep,
             delete: self.delete.then(|| self.grace.unwrap_or(config.grace_days)),
             dry_run: context.dry_run,
