@@ -19,15 +19,15 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
-#[test]
-fn getting_started_works_as_written() {
+/// Runs a page; what it printed.
+fn run(page: &str) -> String {
     let lab = tempfile::tempdir().unwrap();
     let programs = system_image_tests::programs();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     // Whatever happens, the server must not outlive the page.
     let script = format!(
         "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{}",
-        commands(&docs().join("getting-started.md"))
+        commands(&docs().join(page))
     );
     let output = Command::new("bash")
         .arg("-c")
@@ -43,7 +43,23 @@ fn getting_started_works_as_written() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    let said = String::from_utf8_lossy(&output.stdout);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_operators_page_works_as_written() {
+    let said = run("operator.md");
+    assert!(said.contains("nothing changed since version"), "{said}");
+    assert!(said.contains("tag=OTA-1"), "{said}");
+    assert!(
+        said.contains("is withdrawn") || said.contains("leads back"),
+        "{said}"
+    );
+}
+
+#[test]
+fn getting_started_works_as_written() {
+    let said = run("getting-started.md");
     assert!(said.contains("current build number: 2"), "{said}");
     assert!(said.contains("Upgrade path is 3"), "{said}");
     assert!(

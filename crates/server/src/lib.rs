@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`root`], [`config`], [`lock`], [`history`], [`hooks`] | where a server's files are, how it is configured, one writer, who did what |
 //! | [`keys`], [`resign`] | keys, keyrings, and what they sign |
-//! | [`published`], [`tree`], [`aside`] | documents of the tree: verified when read; signed when written |
+//! | [`published`], [`tree`], [`aside`], [`noticed`] | documents of the tree: verified when read; signed when written |
 //! | [`channel`], [`device`], [`follow`] | what can be done to channels and devices, and what follows them |
 //! | [`input`], [`budget`], [`payload`], [`pool`], [`part`], [`version_file`], [`overlap`], [`delta_files`], [`bases`] | the files of an image |
 //! | [`image`] | an image in the making: full and as deltas |
@@ -39,6 +39,7 @@ pub mod keys;
 pub mod latest;
 pub mod lock;
 pub mod mirror;
+pub mod noticed;
 pub mod overlap;
 pub mod packages;
 pub mod parallel;

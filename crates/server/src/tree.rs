@@ -20,6 +20,7 @@ use crate::history::{Entry, Event, History};
 use crate::hooks;
 use crate::keys::ImageSigner;
 use crate::lock::{Lock, Patience};
+use crate::noticed::Noticed;
 use crate::published::{Published, channels_path, configuration, device_of};
 use crate::root::Root;
 
@@ -45,8 +46,8 @@ pub struct Tree {
     aside: Option<Arc<Aside>>,
     busy: Busy,
     memory: Budget,
-    /// Whether a document was published, which mirrors want to know.
-    published_something: Arc<AtomicBool>,
+    /// Whether a document was replaced, which mirrors want to know.
+    replaced: Arc<AtomicBool>,
     lock: Arc<Lock>,
 }
 
@@ -95,8 +96,11 @@ impl Tree {
         let lock = Arc::new(Lock::take(&root.state(), opening.patience)?);
         let store: Arc<dyn Store> = Arc::new(Directory::open(root.www())?);
         if !opening.dry_run {
+            let replaced = Arc::default();
+            let store = Arc::new(Noticed::new(store, Arc::clone(&replaced)));
             let published = Published::with(root, config, store, now)?;
-            return Self::of(published, None, lock);
+            let tree = Self::of(published, None, lock)?;
+            return Ok(Self { replaced, ..tree });
         }
         let aside = Aside::new(&root, store)?;
         let root = root.with_secrets(&aside.secrets);
@@ -117,7 +121,7 @@ impl Tree {
             published,
             aside,
             busy: Busy::default(),
-            published_something: Arc::default(),
+            replaced: Arc::default(),
             lock,
         })
     }
@@ -127,7 +131,7 @@ impl Tree {
         let (root, config) = (self.root().clone(), self.config().clone());
         let published = Published::with(root, config, self.shared_store(), self.now())?;
         let mut tree = Self::of(published, self.aside.clone(), Arc::clone(&self.lock))?;
-        tree.published_something = Arc::clone(&self.published_something);
+        tree.replaced = Arc::clone(&self.replaced);
         Ok(tree)
     }
 
@@ -162,13 +166,12 @@ impl Tree {
 
     /// Whether readers see something else than before: not in a dry run.
     pub fn has_changed(&self) -> bool {
-        self.aside.is_none() && self.published_something.load(Ordering::Relaxed)
+        self.aside.is_none() && self.replaced.load(Ordering::Relaxed)
     }
 
     fn publish(&self, path: &TreePath, bytes: &[u8]) -> anyhow::Result<()> {
         let signature = self.signer.sign(Cursor::new(bytes))?;
         self.store().replace(path, bytes, signature.as_bytes())?;
-        self.published_something.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -175,6 +175,16 @@ fn keyring(server: &Server) -> PathBuf {
 #[test]
 fn a_copy_is_the_same_bytes_and_fetches_only_what_is_missing() {
     let origin = Origin::new();
+    // Two deltas of one content under two names.
+    let three = origin
+        .server
+        .archive("three", &[("etc/version", "333"), ("usr/a", "aaa")]);
+    let bases = ["--base", "1", "--base", "2"];
+    let publish = ["publish", CHANNEL, DEVICE, three.to_str().unwrap()];
+    origin.server.run(&[&publish[..], &bases].concat());
+    let index = origin.server.index();
+    let delta = |at: usize| &index["images"][at]["files"][0];
+    assert_eq!(delta(4)["checksum"], delta(5)["checksum"]);
     let dry = origin.pull(&["--dry-run"]);
     assert!(
         dry["files"].as_u64().unwrap() > 4 && !origin.copy().exists(),
@@ -184,7 +194,7 @@ fn a_copy_is_the_same_bytes_and_fetches_only_what_is_missing() {
     assert_eq!(first["files"], dry["files"]);
     assert_eq!(first["documents"], dry["documents"]);
     assert_eq!(snapshot(&origin.copy()), origin.server.snapshot());
-    assert_eq!(whole(&origin.copy(), &keyring(&origin.server)), 3);
+    assert_eq!(whole(&origin.copy(), &keyring(&origin.server)), 6);
 
     // Nothing changed: documents only.
     let before = origin.web.paths().len();
@@ -595,6 +605,8 @@ fn mirrors_are_told_when_readers_see_something_new_and_only_then() {
         (&["tag", CHANNEL, DEVICE, "3", "OTA-1"], 2),
         (&["withdraw", CHANNEL, DEVICE, "4"], 2),
         (&["channel", "create", "daily"], 2),
+        (&["keys", "list"], 0),
+        (&["keys", "renew", "image-signing"], 2),
         (&["channel", "create", "daily"], 0),
         (&["mirror", "trigger", "--dry-run"], 0),
         (&["mirror", "trigger"], 2),

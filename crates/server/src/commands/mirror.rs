@@ -27,8 +27,9 @@ use crate::root::Root;
 /// keyrings name no model.
 const NO_DEVICE: &str = "mirror";
 
-/// Files that are fetched at once when no number is given.
-const DOWNLOADS: usize = 4;
+/// Files that are fetched at once when `--jobs` does not say: more load a server without being
+/// faster.
+const AT_ONCE: usize = 4;
 
 /// Copy trees from and to other hosts
 #[derive(Debug, Subcommand)]
@@ -142,7 +143,7 @@ impl PullFrom {
                 devices: self.devices,
                 newest: self.newest.map(|newest| newest as usize),
             },
-            jobs: context.jobs.map_or(DOWNLOADS, NonZero::get),
+            jobs: context.jobs.map_or(AT_ONCE, NonZero::get),
             deep: self.deep,
             delete: self.delete.then(|| self.grace.unwrap_or(config.grace_days)),
             dry_run: context.dry_run,

@@ -69,7 +69,8 @@ pub(crate) struct Context {
     /// Wait up to so many seconds for another command to finish
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 0)]
     wait: u32,
-    /// Do so much at once: images to make, `jobs` of the configuration by default, or files to fetch
+    /// Make so many images at once, or fetch so many files; `jobs` of the configuration by default,
+    /// and 4 files
     #[arg(long, global = true, value_name = "N")]
     jobs: Option<NonZero<usize>>,
     /// Memory for compression, in MiB; `memory` of the configuration by default

@@ -111,7 +111,7 @@ pub fn fetch(
         let data = data.with_context(|| format!("`{}` went away", file.path))?;
         (None, signers.verify_reader(data, &signature))
     } else {
-        let at = place.downloads().join(file.checksum.to_string());
+        let at = place.downloads().join(under_way(file));
         let request = Request {
             url: url.clone(),
             destination: at.clone(),
@@ -137,6 +137,14 @@ pub fn fetch(
         side,
         transferred,
     })
+}
+
+/// The name of a file while it is fetched. Files of one content may have several names, and are then
+/// fetched at the same time.
+fn under_way(file: &FileEntry) -> String {
+    let mut hasher = Hasher::default();
+    hasher.update(format!("{} {}", file.checksum, file.path).as_bytes());
+    hasher.finish().to_string()
 }
 
 impl Fetched {

@@ -2,7 +2,7 @@
 //! `.mirror` what no reader needs.
 //!
 //! ```text
-//! .mirror/downloads/   files under way, named by their digest
+//! .mirror/downloads/   files under way, named by digest and path
 //! .mirror/global.lock  held by the command that changes the copy
 //! .mirror/unnamed.json since when files have been named by no document
 //! ```
