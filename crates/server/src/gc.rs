@@ -89,28 +89,26 @@ fn unnamed(tree: &Published) -> anyhow::Result<(Vec<Unnamed>, Vec<String>)> {
     let references = References::of(tree)?;
     let mut candidates = Vec::new();
     let mut foreign = Vec::new();
-    tree.store().each(&mut |found| {
-        if references.has(found.path) {
+    tree.store().each(&mut |path| {
+        if references.has(path) {
             return;
         }
-        match found
-            .path
+        match path
             .parse::<TreePath>()
-            .or_else(|_| format!("/{}", found.path).parse())
+            .or_else(|_| format!("/{path}").parse())
         {
-            Ok(path) => candidates.push(Unnamed {
-                path,
-                size: found.size,
-            }),
-            Err(_) => foreign.push(found.path.to_owned()),
+            Ok(path) => candidates.push(path),
+            Err(_) => foreign.push(path.to_owned()),
         }
     })?;
     let mut ours = Vec::new();
-    for file in candidates {
-        if is_ours(tree, &file.path)? {
-            ours.push(file);
+    for path in candidates {
+        if is_ours(tree, &path)? {
+            // What a crash left of a document has no size.
+            let size = tree.store().size(&path)?.unwrap_or(0);
+            ours.push(Unnamed { path, size });
         } else {
-            foreign.push(file.path.relative().to_owned());
+            foreign.push(path.relative().to_owned());
         }
     }
     foreign.sort();

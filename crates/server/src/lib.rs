@@ -11,7 +11,7 @@
 //! | [`image`] | an image in the making: full and as deltas |
 //! | [`publish`], [`promote`], [`tag`], [`withdraw`], [`phase`], [`expire`] | what happens to images |
 //! | [`import`], [`generators`], [`rootfs`], [`packages`], [`android`], [`web`] | images of configured sources |
-//! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`] | the tree as a whole |
+//! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`], `parallel` | the tree as a whole |
 //! | [`serve`] | static files over HTTP |
 //! | [`commands`] | the command line |
 
@@ -36,6 +36,7 @@ pub mod lock;
 pub mod mirror;
 pub mod overlap;
 pub mod packages;
+mod parallel;
 pub mod part;
 pub mod payload;
 pub mod phase;
