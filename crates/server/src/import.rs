@@ -4,9 +4,6 @@
 //! "New" is decided by what the files are: an image comes to be when its files differ from those of
 //! the newest one. A source that fails is an error of its device; the others go on.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use anyhow::Context;
 use serde::Serialize;
 use system_image_formats::channels::Channels;
@@ -22,6 +19,7 @@ use crate::follow::follow;
 use crate::generators::{Job, Produced, Run, produce};
 use crate::history::Event;
 use crate::image::{self, Draft};
+use crate::parallel::at_once;
 use crate::part::{Part, is_version_file};
 use crate::promote::again;
 use crate::tree::Tree;
@@ -136,39 +134,24 @@ fn in_parallel(
     config: &ChannelConfig,
     devices: &[DeviceName],
 ) -> Vec<Imported> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
     let jobs = tree.config().jobs.clamp(1, devices.len().max(1));
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(device) = devices.get(at) else {
-                        return;
-                    };
-                    let job = Job {
-                        tree,
-                        channel,
-                        device,
-                        run,
-                    };
-                    let outcome = one(job, config).unwrap_or_else(|error| Outcome::Failed {
-                        error: format!("{error:#}"),
-                    });
-                    let imported = Imported {
-                        channel: channel.to_string(),
-                        device: device.to_string(),
-                        outcome,
-                    };
-                    done.lock().expect("no worker panics").push((at, imported));
-                }
-            });
+    let _sharing = tree.share_memory(jobs);
+    at_once(jobs, devices, |device| {
+        let job = Job {
+            tree,
+            channel,
+            device,
+            run,
+        };
+        let outcome = one(job, config).unwrap_or_else(|error| Outcome::Failed {
+            error: format!("{error:#}"),
+        });
+        Imported {
+            channel: channel.to_string(),
+            device: device.to_string(),
+            outcome,
         }
-    });
-    let mut done = done.into_inner().expect("no worker panics");
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, imported)| imported).collect()
+    })
 }
 
 /// Imports for one device.

@@ -14,7 +14,6 @@ use system_image_formats::name::TreePath;
 use system_image_formats::side::SideFile;
 use system_image_report::Progress;
 
-use crate::config::Config;
 use crate::input::{Watched, decoder, rewound, scratch, shortened};
 use crate::published::{MAX_SIGNATURE, Published, side_path};
 use crate::tree::Tree;
@@ -34,7 +33,10 @@ pub fn store(
     let what = format!("compressing {}", path.file_name()?);
     let mut progress = Progress::new(shortened(&what), len);
     let mut writer = Hashing::new(tree.store().create(path)?);
-    let mut encoder = XzEncoder::new_stream(&mut writer, encoder(tree.config(), len)?);
+    let mut encoder = XzEncoder::new_stream(
+        &mut writer,
+        encoder(tree.config().compression_level, tree.memory(), len)?,
+    );
     let mut source = Watched {
         inner: rewound(tar)?,
         progress: &mut progress,
@@ -166,19 +168,36 @@ pub fn adopt(
     sign(tree, path, checksum, side)
 }
 
-/// Plain LZMA2 with CRC64, on as many cores as there is something to share for and memory allows
-/// (server spec, section 9). How many there are changes no byte.
-fn encoder(config: &Config, len: u64) -> anyhow::Result<Stream> {
+/// Plain LZMA2 with CRC64, on as many cores as there is something to share for and `memory`, in
+/// bytes, allows (server spec, section 9). How many there are changes no byte.
+fn encoder(level: u32, memory: u64, len: u64) -> anyhow::Result<Stream> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = if len < (1 << 20) { 1 } else { cores };
     let mut builder = MtStreamBuilder::new();
-    builder.preset(config.compression_level).check(Check::Crc64);
-    let share = config.memory / config.jobs.max(1) as u64;
-    let threads = (1..=u32::try_from(most).unwrap_or(1))
-        .rev()
-        .find(|threads| *threads == 1 || builder.threads(*threads).memusage() <= share);
-    builder
-        .threads(threads.unwrap_or(1))
-        .encoder()
-        .context("cannot set up xz")
+    builder.preset(level).check(Check::Crc64);
+    let threads = threads(&mut builder, most, memory);
+    let encoder = builder.threads(threads).encoder();
+    encoder.context("cannot set up xz")
+}
+
+/// So many threads at `most` as `memory` suffices for, but one at least.
+fn threads(builder: &mut MtStreamBuilder, most: usize, memory: u64) -> u32 {
+    let most = u32::try_from(most).unwrap_or(1);
+    let fits = |threads: &u32| builder.threads(*threads).memusage() <= memory;
+    (2..=most).rev().find(fits).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_threads_compress_as_memory_suffices_for() {
+        let mut builder = MtStreamBuilder::new();
+        builder.preset(9).check(Check::Crc64);
+        let mut with = |gigabytes: u64| threads(&mut builder, 8, gigabytes << 30);
+        assert_eq!((with(0), with(1), with(2)), (1, 1, 1));
+        assert_eq!(with(3), 2);
+        assert_eq!((with(6), with(64)), (4, 8));
+    }
 }

@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder};
 use std::io::Cursor;
 use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::{Context, bail};
@@ -41,6 +42,8 @@ pub struct Tree {
     history: Option<History>,
     aside: Option<Arc<Aside>>,
     busy: Busy,
+    /// Images that are made at once.
+    jobs: AtomicUsize,
     lock: Arc<Lock>,
 }
 
@@ -120,6 +123,17 @@ impl Drop for Alone<'_> {
     }
 }
 
+/// While this is held, several images are made at once.
+#[derive(Debug)]
+#[must_use]
+pub struct Sharing<'a>(&'a AtomicUsize);
+
+impl Drop for Sharing<'_> {
+    fn drop(&mut self) {
+        self.0.store(1, Ordering::Relaxed);
+    }
+}
+
 impl Deref for Tree {
     type Target = Published;
     fn deref(&self) -> &Published {
@@ -157,6 +171,7 @@ impl Tree {
             published,
             aside,
             busy: Busy::default(),
+            jobs: AtomicUsize::new(1),
             lock,
         })
     }
@@ -185,6 +200,18 @@ impl Tree {
             busy,
             path: path.clone(),
         }
+    }
+
+    /// Divides the configured memory among so many images that are made at once.
+    pub fn share_memory(&self, jobs: usize) -> Sharing<'_> {
+        self.jobs.store(jobs.max(1), Ordering::Relaxed);
+        Sharing(&self.jobs)
+    }
+
+    /// Bytes of memory that the making of one image may use: all that is configured, unless several
+    /// are made at once.
+    pub fn memory(&self) -> u64 {
+        self.config().memory / self.jobs.load(Ordering::Relaxed) as u64
     }
 
     /// In a dry run: what would have changed, by relative path.
