@@ -6,11 +6,14 @@ mod contest;
 mod delta;
 mod fetching;
 mod lab;
+mod large_tree;
 mod planning;
 mod publishing;
+mod python;
 mod serving;
 mod table;
 mod task;
+mod tree;
 
 use std::process::ExitCode;
 
@@ -37,8 +40,8 @@ struct Options {
     /// One round each, to see that everything runs
     #[arg(long)]
     quick: bool,
-    /// Only rows whose group has this in its name: planning, delta, apply, publish, fetch,
-    /// serve
+    /// Only rows whose group has this in its name: planning, delta, apply, publish,
+    /// level-9, fetch, serve, tree
     #[arg(long, value_name = "GROUP")]
     only: Option<String>,
     /// Directory for scratch files: about 4 GB, removed at the end
@@ -70,13 +73,15 @@ fn run(options: &Options) -> anyhow::Result<()> {
             .as_ref()
             .is_none_or(|only| group.contains(only))
     };
-    let needs_images = ["delta", "apply", "publish"].into_iter().any(wanted);
+    let needs_images = ["delta", "apply", "publish", "level-9"]
+        .into_iter()
+        .any(wanted);
     for name in ["v1.tar", "v2.tar"] {
         ensure!(
             !needs_images || options.images.join(name).is_file(),
             "there is no `{}`: give the directory of two tar archives of a root file system, \
              `v1.tar` and `v2.tar`, for example two releases by `mmdebstrap bookworm v1.tar`; \
-             `--only planning`, `--only fetch` and `--only serve` need none",
+             `--only` with planning, fetch, serve or tree needs none",
             options.images.join(name)
         );
     }
@@ -96,12 +101,18 @@ fn run(options: &Options) -> anyhow::Result<()> {
         if wanted("publish") {
             publishing::run(&lab, &images, &mut table)?;
         }
+        if wanted("level-9") {
+            publishing::whole(&lab, &images, &mut table)?;
+        }
     }
     if wanted("fetch") {
         fetching::run(&lab, &mut table)?;
     }
     if wanted("serve") {
         serving::run(&lab, &mut table)?;
+    }
+    if wanted("tree") {
+        tree::run(&lab, &mut table)?;
     }
     table.print();
     Ok(())

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, ensure};
 use camino::Utf8Path;
 use serde_json::Map;
-use system_image_demo::measure::{Cost, Step};
+use system_image_demo::measure::Cost;
 use system_image_demo::server::{CHANNEL, DEVICE, Server};
 use system_image_formats::channels::Channels;
 use system_image_formats::index::{FileEntry, Image, ImageKind, Index};
@@ -18,6 +18,7 @@ use system_image_trust::SecretKey;
 
 use crate::contest::{Side, contest};
 use crate::lab::Lab;
+use crate::python;
 use crate::table::{Reference, Table};
 use crate::task::Task;
 
@@ -26,9 +27,6 @@ const DELTAS: u32 = 10;
 
 /// Images of the index that the original's figures for a dry run were taken with.
 const DRY_RUN_IMAGES: usize = 4999;
-
-/// Debian's own: one that a version manager puts in front of it takes ten times as long to start.
-const PYTHON: &str = "/usr/bin/python3";
 
 /// When the index was made, in Unix seconds.
 const MADE: i64 = 1_750_000_000;
@@ -79,14 +77,10 @@ pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
     let what = format!("system-image-cli --dry-run, {DRY_RUN_IMAGES} images");
     let reader = "import json, sys; json.load(open(sys.argv[1]))";
     let mut sides = vec![Side::new("ours", || Ok(client("--dry-run")?.1))];
-    let with_python = Step::new(PYTHON)?
-        .args(["--version"])
-        .finish(true)
-        .is_ok_and(|(output, _)| output.status.success());
+    let with_python = python::is_there();
     if with_python {
         sides.push(Side::new("python3", || {
-            let step = Step::new(PYTHON)?.args(["-c", reader, document.as_str()]);
-            Ok(step.succeed()?.1)
+            Ok(python::step(reader, &[document.as_str()])?.succeed()?.1)
         }));
     }
     let costs = contest(&what, lab.short_rounds, &mut sides)?;
@@ -98,7 +92,7 @@ pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
     let mut sides = vec![Side::new("ours", || Ok(client("--info")?.1))];
     if with_python {
         sides.push(Side::new("python3", || {
-            Ok(Step::new(PYTHON)?.args(["-c", "pass"]).succeed()?.1)
+            Ok(python::step("pass", &[])?.succeed()?.1)
         }));
     }
     let costs = contest(what, lab.short_rounds, &mut sides)?;
@@ -118,7 +112,7 @@ fn publish(server: &Server) -> anyhow::Result<camino::Utf8PathBuf> {
     let entry = channels.get(&channel).and_then(|c| c.devices.get(&device));
     let path = &entry.context("the server has the device")?.index;
 
-    let keys = system_image_key(server.root.as_path())?;
+    let keys = image_signing_key(server.root.as_path())?;
     let bytes = index(u32::MAX, DRY_RUN_IMAGES)?.to_bytes();
     let signature = keys.sign(&bytes[..], now()?)?;
     store.replace(path, &bytes, signature.as_bytes())?;
@@ -126,14 +120,15 @@ fn publish(server: &Server) -> anyhow::Result<camino::Utf8PathBuf> {
 }
 
 /// The server's image-signing key.
-fn system_image_key(root: &Utf8Path) -> anyhow::Result<SecretKey> {
+pub(crate) fn image_signing_key(root: &Utf8Path) -> anyhow::Result<SecretKey> {
     let kind = KeyringType::ImageSigning;
     let place = root.join(format!("secret/gpg/keys/{kind}/secret-key.asc"));
     let text = fs::read(&place).with_context(|| format!("cannot read `{place}`"))?;
     Ok(SecretKey::from_armored(&text)?)
 }
 
-fn now() -> anyhow::Result<i64> {
+/// The clock, in Unix seconds.
+pub(crate) fn now() -> anyhow::Result<i64> {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     Ok(i64::try_from(since.as_secs())?)
 }

@@ -13,6 +13,15 @@ pub(crate) struct Reference {
     pub(crate) memory: f64,
 }
 
+/// What we have to keep to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// Seconds by the wall.
+    pub(crate) seconds: f64,
+    /// Peak memory in MiB.
+    pub(crate) memory: f64,
+}
+
 /// What was measured, line by line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
@@ -27,6 +36,27 @@ impl Table {
         costs: impl IntoIterator<Item = (&'a str, &'a Costs)>,
         reference: Option<Reference>,
     ) {
+        self.rows(what, costs, |own| {
+            reference.map(|reference| reference.line(own))
+        });
+    }
+
+    /// The same for what has a limit.
+    pub(crate) fn row_within<'a>(
+        &mut self,
+        what: &str,
+        costs: impl IntoIterator<Item = (&'a str, &'a Costs)>,
+        limit: Limit,
+    ) {
+        self.rows(what, costs, |own| Some(limit.line(own)));
+    }
+
+    fn rows<'a>(
+        &mut self,
+        what: &str,
+        costs: impl IntoIterator<Item = (&'a str, &'a Costs)>,
+        last: impl FnOnce(Cost) -> Option<[String; 6]>,
+    ) {
         let mut costs = costs.into_iter();
         let Some((name, ours)) = costs.next() else {
             return;
@@ -39,9 +69,7 @@ impl Table {
             let factors = factors(theirs.median(), own);
             self.line(String::new(), name, theirs, factors);
         }
-        if let Some(reference) = reference {
-            self.lines.push(reference.line(own));
-        }
+        self.lines.extend(last(own));
         // For those who wait, or do not want to wait for the rest.
         for line in &self.lines[before..] {
             eprintln!("{}", line.join(" | "));
@@ -107,6 +135,23 @@ impl Reference {
             format!(
                 "CPU ×{:.1}, memory ×{:.1}",
                 least / own.cpu,
+                self.memory / mib(own.memory)
+            ),
+        ]
+    }
+}
+
+impl Limit {
+    fn line(self, own: Cost) -> [String; 6] {
+        [
+            String::new(),
+            "the limit".to_owned(),
+            self.seconds.to_string(),
+            "–".to_owned(),
+            self.memory.to_string(),
+            format!(
+                "time ×{:.2}, memory ×{:.2}",
+                self.seconds / own.seconds,
                 self.memory / mib(own.memory)
             ),
         ]

@@ -129,6 +129,14 @@ impl Index {
         json::from_slice(bytes)
     }
 
+    /// Reads `index.json` and gives its images to `visit` one after another, in their order, so that
+    /// the index is never in memory as a whole. What [`parse`](Self::parse) refuses is refused here
+    /// too, though perhaps only after some images.
+    pub fn visit(bytes: &[u8], visit: impl FnMut(Image)) -> Result<Global, JsonError> {
+        let (global, _) = json::seeded(bytes, ByImage(visit))?;
+        Ok(global)
+    }
+
     /// The exact bytes to publish.
     pub fn to_bytes(&self) -> Vec<u8> {
         json::to_vec(self)
@@ -313,11 +321,10 @@ mod tests {
         assert_eq!(String::from_utf8(index.to_bytes()).unwrap(), want);
     }
 
+    const GLOBAL: &str = r#""global": {"generated_at": "Mon Dec 18 08:54:59 UTC 2017"}"#;
+
     fn parse_image(image: &str) -> Result<Index, JsonError> {
-        let text = format!(
-            r#"{{"global": {{"generated_at": "Mon Dec 18 08:54:59 UTC 2017"}}, "images": [{image}]}}"#
-        );
-        Index::parse(text.as_bytes())
+        Index::parse(format!("{{{GLOBAL}, \"images\": [{image}]}}").as_bytes())
     }
 
     #[test]
@@ -346,8 +353,18 @@ mod tests {
             r#"{"type": "full", "version": 1, "files": [{"order": 0, "path": "/../a", "signature": "/a.asc", "size": 1}]}"#,
         ] {
             assert!(parse_image(image).is_err(), "{image}");
+            let text = format!("{{{GLOBAL}, \"images\": [{image}]}}");
+            assert!(Index::visit(text.as_bytes(), |_| ()).is_err(), "{image}");
         }
-        assert!(Index::parse(br#"{"global": {}, "images": []}"#).is_err());
+        for text in [
+            r#"{"global": {}, "images": []}"#.to_owned(),
+            format!("{{{GLOBAL}}}"),
+            format!("{{{GLOBAL}, \"images\": []}} x"),
+            format!("{{{GLOBAL}, \"images\": [], \"images\": []}}"),
+        ] {
+            assert!(Index::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(Index::visit(text.as_bytes(), |_| ()).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -376,8 +393,14 @@ mod tests {
             let mut bytes = delta_example().into_bytes();
             let at = at % bytes.len();
             bytes[at] = byte;
+            let mut images = Vec::new();
+            let visited = Index::visit(&bytes, |image| images.push(image));
             if let Ok(index) = Index::parse(&bytes) {
-                prop_assert_eq!(Index::parse(&index.to_bytes()).unwrap(), index);
+                prop_assert_eq!(Index::parse(&index.to_bytes()).unwrap(), index.clone());
+                prop_assert_eq!(visited.ok(), Some(index.global));
+                prop_assert_eq!(images, index.images);
+            } else {
+                prop_assert!(visited.is_err());
             }
         }
     }

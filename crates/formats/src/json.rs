@@ -46,10 +46,21 @@ impl From<serde_json::Error> for JsonError {
 
 /// Reads one JSON document. Nesting deeper than 128 levels is refused by the parser.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, JsonError> {
+    seeded(bytes, PhantomData)
+}
+
+/// Reads one JSON document with what `seed` knows.
+pub(crate) fn seeded<'de, S: DeserializeSeed<'de>>(
+    bytes: &'de [u8],
+    seed: S,
+) -> Result<S::Value, JsonError> {
     if bytes.len() > MAX_LEN {
         return Err(JsonError::TooLong(bytes.len()));
     }
-    Ok(serde_json::from_slice(bytes)?)
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = seed.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// Reads one JSON document from a stream, whose length is the caller's to bound, with a buffer of

@@ -43,10 +43,24 @@ fn is_name_char(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | '~')
 }
 
+/// Whether a byte is a character that every kind of name may have, which nearly all are: looked up,
+/// as a large tree has hundreds of megabytes of names.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        plain[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'+' | b'~');
+        byte += 1;
+    }
+    plain
+};
+
 fn check_part(part: &str, fits: impl Fn(char) -> bool) -> Result<(), &'static str> {
     match part {
         "" => Err("a part of it is empty"),
         "." | ".." => Err("`.` and `..` are not allowed"),
+        _ if part.bytes().all(|byte| PLAIN[usize::from(byte)]) => Ok(()),
         _ if !part.chars().all(fits) => Err("it has a character that is not allowed"),
         _ => Ok(()),
     }

@@ -126,28 +126,26 @@ pub fn sweep(ground: &Ground<'_>, grace_days: u32) -> anyhow::Result<Collected> 
 fn unnamed(ground: &Ground<'_>) -> anyhow::Result<(Vec<Unnamed>, Vec<String>)> {
     let mut candidates = Vec::new();
     let mut foreign = Vec::new();
-    ground.store.each(&mut |found| {
-        if ground.references.has(found.path) {
+    ground.store.each(&mut |path| {
+        if ground.references.has(path) {
             return;
         }
-        match found
-            .path
+        match path
             .parse::<TreePath>()
-            .or_else(|_| format!("/{}", found.path).parse())
+            .or_else(|_| format!("/{path}").parse())
         {
-            Ok(path) => candidates.push(Unnamed {
-                path,
-                size: found.size,
-            }),
-            Err(_) => foreign.push(found.path.to_owned()),
+            Ok(path) => candidates.push(path),
+            Err(_) => foreign.push(path.to_owned()),
         }
     })?;
     let mut ours = Vec::new();
-    for file in candidates {
-        if is_ours(ground, &file.path)? {
-            ours.push(file);
+    for path in candidates {
+        if is_ours(ground, &path)? {
+            // What a crash left of a document has no size.
+            let size = ground.store.size(&path)?.unwrap_or(0);
+            ours.push(Unnamed { path, size });
         } else {
-            foreign.push(file.path.relative().to_owned());
+            foreign.push(path.relative().to_owned());
         }
     }
     foreign.sort();

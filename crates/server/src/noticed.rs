@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use system_image_formats::name::TreePath;
-use system_image_store::{Found, ReadSeek, Store, StoreError, Writer};
+use system_image_store::{ReadSeek, Store, StoreError, Writer};
 
 /// Does what the store behind it does, and notices.
 pub struct Noticed {
@@ -58,7 +58,7 @@ impl Store for Noticed {
         self.store.copy(from, to)
     }
 
-    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError> {
+    fn each(&self, visit: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
         self.store.each(visit)
     }
 }

@@ -46,7 +46,12 @@ pub struct Phased {
 pub fn newest(index: &Index) -> Option<(&Image, bool)> {
     let version = index.newest()?;
     let image = index.images.iter().find(|image| image.version == version)?;
-    Some((image, image.extra.contains_key(PAUSED)))
+    Some((image, is_paused(image)))
+}
+
+/// Whether an image is offered to nobody for now.
+pub fn is_paused(image: &Image) -> bool {
+    image.extra.contains_key(PAUSED)
 }
 
 /// Changes the rollout of the newest image, which must be `version` if that is given.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use system_image_formats::channels::{Channels, DeviceEntry};
-use system_image_formats::index::Index;
+use system_image_formats::index::{Global, Image, Index};
 use system_image_formats::json::MAX_LEN;
 use system_image_formats::keyring::KeyringType;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::side::SideFile;
 use system_image_store::{Directory, Store};
-use system_image_trust::{Certificates, Keyring, Now, Signers};
+use system_image_trust::{Certificates, Keyring, Now, Signers, Verified};
 
 use crate::config::Config;
 use crate::keys;
@@ -101,6 +101,12 @@ impl Published {
         Signers::new([&self.trusted], Now::from_clock(self.now))
     }
 
+    /// Who may have signed what belongs to a device that has this keyring.
+    pub fn signers_with<'a>(&'a self, own: &'a Keyring) -> Signers<'a> {
+        let keyrings = [&self.trusted, &own.certificates];
+        Signers::new(keyrings, Now::from_clock(self.now))
+    }
+
     /// The tree's channels; none when there is no `channels.json`, or an empty one.
     pub fn channels(&self) -> anyhow::Result<Channels> {
         match self.document(&channels_path())? {
@@ -113,20 +119,38 @@ impl Published {
 
     /// The index of a device; `None` when there is none.
     pub fn index(&self, entry: &DeviceEntry) -> anyhow::Result<Option<Index>> {
+        let Some(bytes) = self.index_document(entry)? else {
+            return Ok(None);
+        };
+        let index = Index::parse(&bytes);
+        Ok(Some(index.with_context(|| unusable(entry))?))
+    }
+
+    /// Gives the images of a device's index to `visit` one after another, in their order; `None`
+    /// when there is no index. For those who look at all indexes of a tree.
+    pub fn visit_images(
+        &self,
+        entry: &DeviceEntry,
+        visit: impl FnMut(Image),
+    ) -> anyhow::Result<Option<Global>> {
+        let Some(bytes) = self.index_document(entry)? else {
+            return Ok(None);
+        };
+        let global = Index::visit(&bytes, visit);
+        Ok(Some(global.with_context(|| unusable(entry))?))
+    }
+
+    /// The bytes of a device's index, signed by a key that may.
+    fn index_document(&self, entry: &DeviceEntry) -> anyhow::Result<Option<Verified<Vec<u8>>>> {
         let Some((bytes, signature)) = self.signed(&entry.index, MAX_LEN as u64)? else {
             return Ok(None);
         };
         let verified = match self.device_keyring(entry)? {
             None => self.signers().verify(bytes, &signature),
-            Some(own) => {
-                let keyrings = [&self.trusted, &own.certificates];
-                Signers::new(keyrings, Now::from_clock(self.now)).verify(bytes, &signature)
-            }
+            Some(own) => self.signers_with(&own).verify(bytes, &signature),
         };
-        let bytes = verified.with_context(|| format!("`{}` cannot be trusted", entry.index))?;
-        let index = Index::parse(&bytes);
-        Ok(Some(index.with_context(|| {
-            format!("`{}` cannot be used", entry.index)
+        Ok(Some(verified.with_context(|| {
+            format!("`{}` cannot be trusted", entry.index)
         })?))
     }
 
@@ -212,6 +236,10 @@ pub fn configuration(root: &Root) -> anyhow::Result<Config> {
     Ok(config.ok_or_else(|| NotSetUp {
         directory: root.directory().to_string(),
     })?)
+}
+
+fn unusable(entry: &DeviceEntry) -> String {
+    format!("`{}` cannot be used", entry.index)
 }
 
 /// Where the channels are.

@@ -41,8 +41,8 @@ pub struct Rebuilt {
 /// Makes the channels anew and publishes them.
 pub fn rebuild(tree: &Tree) -> anyhow::Result<Rebuilt> {
     let mut places = Vec::new();
-    tree.store().each(&mut |found| {
-        places.extend(found.path.strip_suffix("/index.json").map(str::to_owned));
+    tree.store().each(&mut |path| {
+        places.extend(path.strip_suffix("/index.json").map(str::to_owned));
     })?;
     places.sort();
     let mut rebuilt = Rebuilt::default();

@@ -1,18 +1,19 @@
 //! Checks a whole tree: every signature, every reference, every rule that readers insist on (server
 //! spec, sections 20 and 24).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 use system_image_formats::channels::DeviceEntry;
-use system_image_formats::index::{FileEntry, Image, Index};
+use system_image_formats::index::{FileEntry, Image};
 use system_image_formats::keyring::KeyringType;
-use system_image_formats::name::{ChannelName, DeviceName, TreePath};
-use system_image_formats::version::Percentage;
-use system_image_trust::{Now, Signers};
+use system_image_formats::name::{DeviceName, TreePath};
+use system_image_formats::version::{ImageVersion, Percentage};
+use system_image_trust::{Keyring, Now, Signers};
 
+use crate::parallel::on_all_cores;
 use crate::part::is_version_file;
 use crate::published::{MAX_SIGNATURE, Published, channels_path};
 
@@ -50,12 +51,14 @@ pub struct Problem {
     pub what: String,
 }
 
-/// One device's index, or what became of it.
+/// What became of one device.
+#[derive(Default)]
 struct Seen {
     images: usize,
     errors: Vec<Problem>,
     warnings: Vec<Problem>,
-    files: Vec<(FileEntry, bool)>,
+    /// Files whose content is still to be checked.
+    files: Vec<FileEntry>,
 }
 
 /// Checks the tree. `deep` reads every payload, checks its digest and signature.
@@ -91,25 +94,23 @@ pub fn verify(tree: &Published, deep: bool) -> anyhow::Result<Report> {
             }
         }
     }
-    let seen = in_parallel(&todo, |(channel, device, entry)| {
-        check_device(tree, channel, device, entry)
+    let files = Mutex::new(Files::default());
+    let inspector = Inspector { tree, deep, files };
+    let seen = on_all_cores(&todo, |(channel, device, entry)| {
+        inspector.device(&format!("{channel} {device}"), device, entry)
     });
-    let mut files: BTreeMap<TreePath, FileEntry> = BTreeMap::new();
+    let mut unread = Vec::new();
     for seen in seen {
         report.images += seen.images;
         report.errors.extend(seen.errors);
         report.warnings.extend(seen.warnings);
-        for (file, own_keyring) in seen.files {
-            // Those that a device's key may have signed were checked with it.
-            if !own_keyring {
-                files.entry(file.path.clone()).or_insert(file);
-            }
-        }
+        unread.extend(seen.files);
     }
-    report.files = files.len();
-    report.bytes = files.values().map(|file| file.size).sum();
-    let files: Vec<_> = files.into_values().collect();
-    let problems = in_parallel(&files, |file| check_file(tree, &tree.signers(), file, deep));
+    let files = inspector.files.into_inner().expect("no worker panics");
+    (report.files, report.bytes) = (files.known.len(), files.bytes);
+    let problems = on_all_cores(&unread, |file| {
+        check_file(tree, &tree.signers(), file, deep)
+    });
     report.errors.extend(problems.into_iter().flatten());
     report.errors.sort();
     report.warnings.sort();
@@ -130,30 +131,6 @@ impl Report {
             what,
         });
     }
-}
-
-/// Does the same with each item, on all cores; the results come in order.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(items.len()));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(at) else {
-                        return;
-                    };
-                    let result = work(item);
-                    done.lock().expect("no worker panics").push((at, result));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().expect("no worker panics");
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The keyrings that devices fetch.
@@ -194,101 +171,169 @@ fn keyrings(tree: &Published, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_device(
-    tree: &Published,
-    channel: &ChannelName,
-    device: &DeviceName,
-    entry: &DeviceEntry,
-) -> Seen {
-    let mut seen = Seen {
-        images: 0,
-        errors: Vec::new(),
-        warnings: Vec::new(),
-        files: Vec::new(),
-    };
-    let at = format!("{channel} {device}");
-    let problem = |what: String| Problem {
-        at: at.clone(),
-        what,
-    };
-    let own = match tree.device_keyring(entry) {
-        Ok(own) => own,
-        Err(error) => {
-            seen.errors.push(problem(format!("{error:#}")));
-            return seen;
-        }
-    };
-    if let Some(own) = &own {
-        let now = Now::from_clock(tree.now());
-        if let Err(error) = own.check(KeyringType::DeviceSigning, device, now) {
-            seen.errors.push(problem(format!("its keyring: {error}")));
-        }
-    }
-    let index = match tree.index(entry) {
-        Ok(Some(index)) => index,
-        Ok(None) => {
-            seen.errors
-                .push(problem(format!("`{}` is missing", entry.index)));
-            return seen;
-        }
-        Err(error) => {
-            seen.errors.push(problem(format!("{error:#}")));
-            return seen;
-        }
-    };
-    seen.images = index.images.len();
-    if index.images.is_empty() {
-        seen.warnings.push(problem("it has no image".to_owned()));
-    }
-    seen.errors.extend(rules(&index).into_iter().map(problem));
-    let mut files = BTreeSet::new();
-    for file in index.images.into_iter().flat_map(|image| image.files) {
-        if files.insert(file.path.clone()) {
-            seen.files.push((file, own.is_some()));
-        }
-    }
-    if let Some(own) = &own {
-        // Either key may have signed them.
-        let signers = Signers::new([&own.certificates], Now::from_clock(tree.now()));
-        for (file, _) in &seen.files {
-            let alone = check_file(tree, &tree.signers(), file, false);
-            if alone.is_some() {
-                seen.errors.extend(check_file(tree, &signers, file, false));
-            }
-        }
-    }
-    seen
+/// The files of the tree that some worker takes or took care of.
+#[derive(Default)]
+struct Files {
+    /// Of each file what its index says of it, as 64 bits: a large tree has hundreds of thousands,
+    /// most of them named by many indexes. The hash is keyed at random, so no one can make two
+    /// files look like one, and by chance that happens in one run out of a billion.
+    known: HashSet<u64>,
+    hasher: RandomState,
+    bytes: u64,
 }
 
-/// What the consumers insist on.
-fn rules(index: &Index) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let newest = index.newest();
-    let mut seen = BTreeSet::new();
-    for image in &index.images {
-        let name = match image.kind.base() {
+impl Files {
+    /// Leaves those that nobody has taken yet.
+    fn take(&mut self, files: &mut Vec<FileEntry>) {
+        files.retain(|file| {
+            let FileEntry {
+                path,
+                signature,
+                checksum,
+                size,
+                ..
+            } = file;
+            let is_new =
+                (self.known).insert(self.hasher.hash_one((path, signature, checksum, size)));
+            self.bytes += if is_new { *size } else { 0 };
+            is_new
+        });
+    }
+}
+
+/// Looks at one device after another, on all cores.
+struct Inspector<'a> {
+    tree: &'a Published,
+    deep: bool,
+    files: Mutex<Files>,
+}
+
+impl Inspector<'_> {
+    fn device(&self, at: &str, device: &DeviceName, entry: &DeviceEntry) -> Seen {
+        let mut seen = Seen::default();
+        let problem = |what: String| Problem {
+            at: at.to_owned(),
+            what,
+        };
+        let own = match self.tree.device_keyring(entry) {
+            Ok(own) => own,
+            Err(error) => {
+                seen.errors.push(problem(format!("{error:#}")));
+                return seen;
+            }
+        };
+        if let Some(own) = &own {
+            let now = Now::from_clock(self.tree.now());
+            if let Err(error) = own.check(KeyringType::DeviceSigning, device, now) {
+                seen.errors.push(problem(format!("its keyring: {error}")));
+            }
+        }
+        let mut rules = Rules::default();
+        let mut files = Vec::new();
+        let visited = self.tree.visit_images(entry, |image| {
+            rules.look_at(&image);
+            files.extend(image.files);
+        });
+        match visited {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let missing = format!("`{}` is missing", entry.index);
+                seen.errors.push(problem(missing));
+                return seen;
+            }
+            Err(error) => {
+                seen.errors.push(problem(format!("{error:#}")));
+                return seen;
+            }
+        }
+        seen.images = rules.images;
+        if rules.images == 0 {
+            seen.warnings.push(problem("it has no image".to_owned()));
+        }
+        seen.errors.extend(rules.wrong().into_iter().map(problem));
+        match own {
+            // Checked here and now, because the same file of another device is held to more.
+            Some(own) => seen.errors.extend(self.files_of_either(&own, files)),
+            None => self.files(files, &mut seen),
+        }
+        seen
+    }
+
+    /// Checks the files that no other device has, unless they are to be read: that is shared file by
+    /// file.
+    fn files(&self, mut files: Vec<FileEntry>, seen: &mut Seen) {
+        self.files
+            .lock()
+            .expect("no worker panics")
+            .take(&mut files);
+        if self.deep {
+            seen.files = files;
+            return;
+        }
+        let signers = self.tree.signers();
+        let problems = files
+            .iter()
+            .filter_map(|file| check_file(self.tree, &signers, file, false));
+        seen.errors.extend(problems);
+    }
+
+    /// Checks the files of a device with a keyring of its own: either key may have signed them.
+    fn files_of_either(&self, own: &Keyring, mut files: Vec<FileEntry>) -> Vec<Problem> {
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        files.dedup_by(|one, other| one.path == other.path);
+        let signers = self.tree.signers_with(own);
+        let check = |file| check_file(self.tree, &signers, file, self.deep);
+        files.iter().filter_map(check).collect()
+    }
+}
+
+/// What the consumers insist on, image by image.
+#[derive(Default)]
+struct Rules {
+    images: usize,
+    seen: BTreeSet<(ImageVersion, Option<ImageVersion>)>,
+    newest: Option<ImageVersion>,
+    /// Images that are not for all devices.
+    phased: Vec<(ImageVersion, String)>,
+    wrong: Vec<String>,
+}
+
+impl Rules {
+    fn look_at(&mut self, image: &Image) {
+        self.images += 1;
+        let name = || match image.kind.base() {
             None => format!("full image {}", image.version),
             Some(base) => format!("delta {base} to {}", image.version),
         };
-        if !seen.insert((image.version, image.kind.base())) {
-            wrong.push(format!("{name} is there twice"));
+        let mut wrong = |what: String| self.wrong.push(format!("{}{what}", name()));
+        if !self.seen.insert((image.version, image.kind.base())) {
+            wrong(" is there twice".to_owned());
         }
         if !image.version.is_classic() || image.kind.base().is_some_and(|base| !base.is_classic()) {
-            wrong.push(format!("{name} has a number that old clients cannot read"));
-        }
-        if image.phased != Percentage::ALL && Some(image.version) != newest {
-            wrong.push(format!("{name} is phased, and not the newest"));
+            wrong(" has a number that old clients cannot read".to_owned());
         }
         if image.files.is_empty() {
-            wrong.push(format!("{name} has no file"));
+            wrong(" has no file".to_owned());
         }
-        wrong.extend(
-            names(image)
-                .into_iter()
-                .map(|what| format!("{name}: {what}")),
-        );
+        for what in names(image) {
+            wrong(format!(": {what}"));
+        }
+        if image.phased != Percentage::ALL {
+            self.phased.push((image.version, name()));
+        }
+        self.newest = self.newest.max(Some(image.version));
     }
-    wrong
+
+    /// What is wrong with all of them together.
+    fn wrong(self) -> Vec<String> {
+        let mut wrong = self.wrong;
+        for (version, name) in self.phased {
+            if Some(version) != self.newest {
+                wrong.push(format!("{name} is phased, and not the newest"));
+            }
+        }
+        wrong
+    }
 }
 
 fn names(image: &Image) -> Vec<String> {

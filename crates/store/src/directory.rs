@@ -12,8 +12,8 @@
 //! ```
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use system_image_durable::{
@@ -21,7 +21,7 @@ use system_image_durable::{
 };
 use system_image_formats::name::TreePath;
 
-use crate::{Found, ReadSeek, Store, StoreError, Writer};
+use crate::{ReadSeek, Store, StoreError, Writer, at_most};
 
 /// Permission bits of published files: a web server of another user reads them.
 const FILE_MODE: u32 = 0o644;
@@ -142,8 +142,26 @@ impl Store for Directory {
         .map_err(|source| StoreError::new("copy to", to, source))
     }
 
-    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError> {
-        walk(&self.root, "", visit).map_err(|source| StoreError::new("list", &self.root, source))
+    fn each(&self, visit: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
+        walk(&self.root, &mut String::new(), visit)
+            .map_err(|source| StoreError::new("list", &self.root, source))
+    }
+
+    fn read(&self, path: &TreePath, max: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || {
+            let file = File::open(self.at(path))?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let len = usize::try_from(metadata.len().min(max)).unwrap_or(0);
+            // One byte more tells the end, and a file that grew.
+            let mut bytes = Vec::with_capacity(len + 1);
+            file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = present(read()).map_err(|source| StoreError::new("read", path, source))?;
+        bytes.map(|bytes| at_most(max, path, bytes)).transpose()
     }
 }
 
@@ -324,41 +342,33 @@ fn prune(root: &Utf8Path, place: &Utf8Path) -> io::Result<()> {
 
 /// Visits the files below `directory`, whose path in the tree is `prefix`. The versions of a
 /// document are no files of the tree; those of a document that is half removed stand for it.
-fn walk(directory: &Utf8Path, prefix: &str, visit: &mut dyn FnMut(Found<'_>)) -> io::Result<()> {
+fn walk(directory: &Utf8Path, prefix: &mut String, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
+    let len = prefix.len();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let path = format!("{prefix}{name}");
-        let place = directory.join(&*name);
-        if entry.file_type()?.is_dir() {
-            match name.strip_prefix('.') {
-                Some(document) if has_versions(&place) => {
-                    if !directory.join(document).exists() {
-                        visit(Found {
-                            path: &format!("{prefix}{document}"),
-                            size: 0,
-                            modified: entry.metadata()?.mtime(),
-                        });
-                    }
-                }
-                _ => walk(&place, &format!("{path}/"), visit)?,
-            }
+        if !entry.file_type()?.is_dir() {
+            prefix.push_str(&name);
+            visit(prefix);
+            prefix.truncate(len);
             continue;
         }
-        // A link is what it leads to; one that leads nowhere is itself.
-        let metadata = match present(fs::metadata(entry.path()))? {
-            Some(metadata) => metadata,
-            None => match present(entry.metadata())? {
-                Some(metadata) => metadata,
-                None => continue,
-            },
-        };
-        visit(Found {
-            path: &path,
-            size: metadata.len(),
-            modified: metadata.mtime(),
-        });
+        let place = directory.join(&*name);
+        match name.strip_prefix('.') {
+            Some(document) if has_versions(&place) => {
+                if !directory.join(document).exists() {
+                    prefix.push_str(document);
+                    visit(prefix);
+                }
+            }
+            _ => {
+                prefix.push_str(&name);
+                prefix.push('/');
+                walk(&place, prefix, visit)?;
+            }
+        }
+        prefix.truncate(len);
     }
     Ok(())
 }

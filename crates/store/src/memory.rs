@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use system_image_formats::name::TreePath;
 
-use crate::{Found, ReadSeek, Store, StoreError, Writer};
+use crate::{ReadSeek, Store, StoreError, Writer};
 
 /// A tree in memory. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -75,14 +75,8 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError> {
-        for (path, bytes) in self.files().iter() {
-            visit(Found {
-                path,
-                size: bytes.len() as u64,
-                modified: 0,
-            });
-        }
+    fn each(&self, visit: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
+        self.files().keys().for_each(|path| visit(path));
         Ok(())
     }
 }

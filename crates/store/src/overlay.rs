@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use camino::{Utf8Path, Utf8PathBuf};
 use system_image_formats::name::TreePath;
 
-use crate::{Found, ReadSeek, Store, StoreError, Writer};
+use crate::{ReadSeek, Store, StoreError, Writer};
 
 /// A store that reads from another one and writes into nameless scratch files.
 pub struct Overlay {
@@ -147,22 +147,15 @@ impl Store for Overlay {
         Ok(())
     }
 
-    fn each(&self, visit: &mut dyn FnMut(Found<'_>)) -> Result<(), StoreError> {
+    fn each(&self, visit: &mut dyn FnMut(&str)) -> Result<(), StoreError> {
         let above = self.above();
-        self.below.each(&mut |found| {
-            if !above.contains_key(found.path) {
-                visit(found);
+        self.below.each(&mut |path| {
+            if !above.contains_key(path) {
+                visit(path);
             }
         })?;
-        for (path, file) in above.iter() {
-            if let Some(file) = file {
-                visit(Found {
-                    path,
-                    size: file.metadata().map_or(0, |metadata| metadata.len()),
-                    modified: 0,
-                });
-            }
-        }
+        let written = above.iter().filter(|(_, file)| file.is_some());
+        written.for_each(|(path, _)| visit(path));
         Ok(())
     }
 }

@@ -60,9 +60,8 @@ impl<'a> Signers<'a> {
         bytes: B,
         signature: &[u8],
     ) -> Result<Verified<B>, VerifyError> {
-        let mut verifier = self.verifier(signature)?;
-        verifier.update(bytes.as_ref());
-        Ok(verifier.finish()?.map(|_| bytes))
+        let verified = self.verifier(signature)?.check(bytes.as_ref())?;
+        Ok(verified.map(|()| bytes))
     }
 
     /// Checks a stream, read once to its end with a buffer of 64 KiB; returns the digest of

@@ -1,14 +1,18 @@
 //! `server status`: what a server offers.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::sync::Mutex;
 
 use serde::Serialize;
+use system_image_formats::channels::DeviceEntry;
+use system_image_formats::checksum::Sha256;
 use system_image_formats::version::ImageVersion;
 use system_image_report::Size;
 
 use super::Context;
-use crate::bases::fulls;
+use crate::parallel::on_all_cores;
 use crate::phase;
+use crate::published::Published;
 
 /// What the server offers.
 #[derive(Debug, Serialize)]
@@ -24,7 +28,7 @@ struct Offer {
 }
 
 /// One device of one channel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Timeline {
     channel: String,
     device: String,
@@ -46,83 +50,111 @@ struct Timeline {
 pub(super) fn run(context: &Context) -> anyhow::Result<()> {
     let tree = context.published()?;
     let channels = tree.channels()?;
-    let mut offer = Offer {
-        channels: channels.0.len(),
-        devices: 0,
-        images: 0,
-        files: 0,
-        bytes: 0,
-        timelines: Vec::new(),
-    };
-    let mut files = BTreeSet::new();
+    let mut devices = Vec::new();
     for (name, channel) in &channels.0 {
-        for (device, entry) in &channel.devices {
-            offer.devices += 1;
-            let index = tree.index(entry)?;
-            let follows = [&entry.redirect, &channel.redirect, &channel.alias];
-            let mut timeline = Timeline {
-                channel: name.to_string(),
-                device: device.to_string(),
-                follows: follows
-                    .into_iter()
-                    .flatten()
-                    .next()
-                    .map(ToString::to_string),
-                newest: None,
-                tag: None,
-                percentage: None,
-                paused: false,
-                fulls: 0,
-                deltas: 0,
-                generated: None,
-            };
-            if let Some(index) = &index {
-                timeline.fulls = fulls(index).len();
-                timeline.deltas = index.images.len() - timeline.fulls;
-                timeline.generated = Some(index.global.generated_at.unix());
-                offer.images += index.images.len();
-                if let Some((image, paused)) = phase::newest(index) {
-                    timeline.newest = Some(image.version);
-                    timeline.tag = image.version_detail.get("tag").map(str::to_owned);
-                    timeline.percentage = Some(image.phased.get());
-                    timeline.paused = paused;
-                }
-                for file in index.images.iter().flat_map(|image| &image.files) {
-                    if files.insert(file.checksum) {
-                        offer.files += 1;
-                        offer.bytes += file.size;
-                    }
-                }
-            }
-            offer.timelines.push(timeline);
-        }
+        devices.extend(channel.devices.keys().map(|device| (name, channel, device)));
     }
-    context.print(&offer, |offer| {
-        println!(
-            "{} channels, {} devices, {} images, {} files with {}",
-            offer.channels,
-            offer.devices,
-            offer.images,
-            offer.files,
-            Size(offer.bytes)
-        );
-        for line in &offer.timelines {
-            let mut notes = vec![match line.newest {
-                Some(newest) => format!("image {newest}"),
-                None => "no image".to_owned(),
-            }];
-            notes.extend(line.tag.clone());
-            if let Some(percentage) = line.percentage.filter(|share| *share != 100) {
-                let paused = if line.paused { ", paused" } else { "" };
-                notes.push(format!("{percentage} %{paused}"));
+    let files = Mutex::new(Files::default());
+    let timelines = on_all_cores(&devices, |(name, channel, device)| {
+        let follows = [
+            &channel.devices[*device].redirect,
+            &channel.redirect,
+            &channel.alias,
+        ];
+        let timeline = Timeline {
+            channel: name.to_string(),
+            device: device.to_string(),
+            follows: follows
+                .into_iter()
+                .flatten()
+                .next()
+                .map(ToString::to_string),
+            ..Timeline::default()
+        };
+        timeline.of(&tree, &channel.devices[*device], &files)
+    });
+    let timelines = timelines.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let files = files.into_inner().expect("no worker panics");
+    let offer = Offer {
+        channels: channels.0.len(),
+        devices: devices.len(),
+        images: timelines.iter().map(|line| line.fulls + line.deltas).sum(),
+        files: files.known.len(),
+        bytes: files.bytes,
+        timelines,
+    };
+    context.print(&offer, print)
+}
+
+/// Different files.
+#[derive(Default)]
+struct Files {
+    known: HashSet<Sha256>,
+    bytes: u64,
+}
+
+impl Timeline {
+    /// What its index says, if there is one; its files are added to `files`.
+    fn of(
+        mut self,
+        tree: &Published,
+        entry: &DeviceEntry,
+        files: &Mutex<Files>,
+    ) -> anyhow::Result<Self> {
+        let mut named = Vec::new();
+        let global = tree.visit_images(entry, |image| {
+            if image.is_full() {
+                self.fulls += 1;
+            } else {
+                self.deltas += 1;
             }
-            notes.push(format!("{} full, {} deltas", line.fulls, line.deltas));
-            notes.extend(
-                line.follows
-                    .as_ref()
-                    .map(|target| format!("follows {target}")),
-            );
-            println!("{} {}: {}", line.channel, line.device, notes.join(", "));
+            named.extend(image.files.iter().map(|file| (file.checksum, file.size)));
+            // Of several images of the newest version, the first.
+            if self.newest.is_none_or(|newest| newest < image.version) {
+                self.newest = Some(image.version);
+                self.tag = image.version_detail.get("tag").map(str::to_owned);
+                self.percentage = Some(image.phased.get());
+                self.paused = phase::is_paused(&image);
+            }
+        })?;
+        self.generated = global.map(|global| global.generated_at.unix());
+        let mut files = files.lock().expect("no worker panics");
+        for (checksum, size) in named {
+            if files.known.insert(checksum) {
+                files.bytes += size;
+            }
         }
-    })
+        drop(files);
+        Ok(self)
+    }
+}
+
+/// Prints it for people.
+fn print(offer: &Offer) {
+    println!(
+        "{} channels, {} devices, {} images, {} files with {}",
+        offer.channels,
+        offer.devices,
+        offer.images,
+        offer.files,
+        Size(offer.bytes)
+    );
+    let mut lines = String::new();
+    for line in &offer.timelines {
+        let mut notes = vec![match line.newest {
+            Some(newest) => format!("image {newest}"),
+            None => "no image".to_owned(),
+        }];
+        notes.extend(line.tag.clone());
+        if let Some(percentage) = line.percentage.filter(|share| *share != 100) {
+            let paused = if line.paused { ", paused" } else { "" };
+            notes.push(format!("{percentage} %{paused}"));
+        }
+        notes.push(format!("{} full, {} deltas", line.fulls, line.deltas));
+        let follows = line.follows.as_ref();
+        notes.extend(follows.map(|target| format!("follows {target}")));
+        let notes = notes.join(", ");
+        lines.push_str(&format!("{} {}: {notes}\n", line.channel, line.device));
+    }
+    print!("{lines}");
 }

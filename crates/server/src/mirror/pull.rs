@@ -343,9 +343,9 @@ impl Run<'_> {
                 format!("`{path}` of the copy cannot be trusted any more; pull it, too")
             })?;
             if wanted.contains(&entry.index) {
-                references.images(self.pull.wanted.images(&index))?;
+                references.images(self.pull.wanted.images(&index));
             } else {
-                references.images(&index.images)?;
+                references.images(&index.images);
             }
         }
         let ground = Ground {
