@@ -105,7 +105,9 @@ fn a_rotation_signs_everything_anew_and_readers_follow() {
 
 /// The public part of a secret key, by GnuPG.
 fn public_of(server: &Server, secret: &Path) -> PathBuf {
-    let home = gnupg_home(server, "export", Some(secret));
+    // A home of its own: an agent that still listens in an old one would answer for it.
+    let stem = secret.file_stem().unwrap().to_str().unwrap();
+    let home = gnupg_home(server, &format!("x{}", stem.len()), Some(secret));
     let place = server.place().join(format!(
         "{}.gpg",
         secret.file_stem().unwrap().to_str().unwrap()
