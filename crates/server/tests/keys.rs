@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{CHANNEL, DEVICE, Server, stderr};
+use support::{CHANNEL, DEVICE, Server, copy, killed_at, stderr};
 
 fn published() -> Server {
     let server = Server::new();
@@ -158,40 +158,13 @@ fn a_rotation_can_be_killed_anywhere_and_is_finished_by_the_next_run() {
     let server = published();
     let rotate = ["keys", "rotate", "image-signing", "--key-type", "ed25519"];
     let saved = server.place().join("saved");
-    let copy = |from: &Path, to: &Path| {
-        let _ = fs::remove_dir_all(to);
-        assert!(
-            Command::new("cp")
-                .arg("-a")
-                .arg(from)
-                .arg(to)
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
     copy(&server.root(), &saved);
     let mut kills = 0;
     for calls in ["?rename", "?renameat,?renameat2", "?symlink,symlinkat"] {
         let mut n = 1;
-        loop {
-            let status = Command::new("strace")
-                .args([
-                    "--follow-forks",
-                    "--quiet=all",
-                    "--output=/dev/null",
-                    "--trace",
-                    calls,
-                ])
-                .arg(format!("--inject={calls}:signal=KILL:when={n}"))
-                .args([env!("CARGO_BIN_EXE_system-image-server"), "--root"])
-                .arg(server.root())
-                .args(rotate)
-                .output()
-                .unwrap();
-            if status.status.success() {
-                break;
-            }
+        let root = server.root();
+        let root = ["--root", root.to_str().unwrap()];
+        while killed_at(calls, n, root.iter().chain(&rotate)) {
             // Readers with the published keyring verify all that is visible.
             server.assert_consistent();
             server.run(&rotate);

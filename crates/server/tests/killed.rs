@@ -4,11 +4,10 @@
 mod support;
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use support::{CHANNEL, DEVICE, Server};
+use support::{CHANNEL, DEVICE, Server, copy};
 
 /// The calls that leave a trace; not every machine has each.
 const CALLS: [&str; 7] = [
@@ -21,45 +20,10 @@ const CALLS: [&str; 7] = [
     "write",
 ];
 
-/// Runs a command of the server and kills it at its n-th call of a kind. False when it made fewer
-/// calls and succeeded.
+/// Runs a command of the server and kills it at its n-th call of a kind.
 fn killed_at(root: &Path, calls: &str, n: u32, arguments: &[&str]) -> bool {
-    let status = Command::new("strace")
-        .args([
-            "--follow-forks",
-            "--quiet=all",
-            "--output=/dev/null",
-            "--trace",
-            calls,
-        ])
-        .arg(format!("--inject={calls}:signal=KILL:when={n}"))
-        .args([env!("CARGO_BIN_EXE_system-image-server"), "--root"])
-        .arg(root)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    match (status.code(), status.signal()) {
-        (Some(0), _) => false,
-        (_, Some(9)) | (Some(137), _) => true,
-        other => panic!("{other:?} at {calls} {n}"),
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    if to.exists() {
-        fs::remove_dir_all(to).unwrap();
-    }
-    assert!(
-        Command::new("cp")
-            .arg("-a")
-            .arg(from)
-            .arg(to)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let root = ["--root", root.to_str().unwrap()];
+    support::killed_at(calls, n, root.iter().chain(arguments))
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -452,7 +452,7 @@ fn a_reader_never_fails_however_often_a_pull_is_killed() {
                     .server
                     .publish(&origin.server.archive(&name, &[("etc/version", &text)]));
                 let mut n = 1;
-                while killed_at(&origin, calls, n) {
+                while support::killed_at(calls, n, origin.arguments(&[])) {
                     kills += 1;
                     // What is done is not done again, so that a later call is reached each time.
                     n += 1;
@@ -471,26 +471,6 @@ fn a_reader_never_fails_however_often_a_pull_is_killed() {
         .unwrap()
         .collect();
     assert!(left.is_empty(), "{left:?}");
-}
-
-/// Runs a pull and kills it at its n-th call of a kind; false when it succeeded before.
-fn killed_at(origin: &Origin, calls: &str, n: u32) -> bool {
-    let status = Command::new("strace")
-        .args([
-            "--follow-forks",
-            "--quiet=all",
-            "--output=/dev/null",
-            "--trace",
-            calls,
-        ])
-        .arg(format!("--inject={calls}:signal=KILL:when={n}"))
-        .arg(env!("CARGO_BIN_EXE_system-image-server"))
-        .args(origin.arguments(&[]))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    !status.success()
 }
 
 /// A program that stands before the real one on the path.

@@ -9,6 +9,7 @@ use system_image_delta::{Limits, Reader};
 use system_image_delta_build::Form;
 use system_image_fetch::Size;
 use system_image_formats::checksum::Sha256;
+use system_image_formats::name::TreePath;
 use system_image_formats::side::SideFile;
 use system_image_trust::{Certificates, Now, Signers};
 
@@ -35,72 +36,85 @@ const MAX_FILE: u64 = 64 << 30;
 
 /// A finished `.tar.xz`, which is published as it is.
 pub(super) fn produce(job: Job<'_>, source: &Download) -> anyhow::Result<Produced> {
-    let web = Web::new()?;
-    let monitored = monitored(job, &web, source)?;
-    if let Some(version) = &monitored
-        && let Some(found) = from_pool(job, source, version)?
-    {
-        return Ok(found);
-    }
-    let fetched = fetch(job, &web, source)?;
-    let version = monitored
-        .clone()
-        .unwrap_or_else(|| fetched.sha256.to_string());
-    let hash = match &monitored {
-        Some(version) => digest(&format!("{}:{version}", source.url)),
-        None => fetched.sha256,
+    let new = match look(job, source)? {
+        Seen::Known(found) => return Ok(found),
+        Seen::New(new) => new,
     };
-    let path = pool_path(&source.name, &hash)?;
-    if let Some(found) = known(job.tree, &path)? {
-        fetched.done()?;
-        return Ok(found);
-    }
-    let mut file = fetched.open()?;
+    let mut file = new.fetched.open()?;
     check_archive(&mut file).with_context(|| format!("`{}` cannot be used", source.url))?;
-    let detail = item(&source.name, &version)?;
+    let detail = item(&source.name, &new.version)?;
     let mut side = SideFile::new("http", detail.clone());
-    side.extra.insert("version".to_owned(), version.into());
+    let more = [("version", &new.version), ("url", &source.url)];
     side.extra
-        .insert("url".to_owned(), source.url.clone().into());
-    let entry = pool::adopt(job.tree, &path, &mut file, &side)?;
-    fetched.done()?;
+        .extend(more.map(|(key, value)| (key.to_owned(), value.as_str().into())));
+    let entry = pool::adopt(job.tree, &new.path, &mut file, &side)?;
+    new.fetched.done()?;
     Ok(Produced::File(Part::stored(entry), detail))
 }
 
 /// A root file system `.tar.gz`, which becomes a payload.
 pub(super) fn produce_rootfs(job: Job<'_>, source: &Download) -> anyhow::Result<Produced> {
-    let web = Web::new()?;
-    let monitored = monitored(job, &web, source)?;
-    if let Some(version) = &monitored
-        && let Some(found) = from_pool(job, source, version)?
-    {
-        return Ok(found);
-    }
-    let fetched = fetch(job, &web, source)?;
-    let version = monitored
-        .clone()
-        .unwrap_or_else(|| fetched.sha256.to_string());
-    let hash = match &monitored {
-        Some(version) => digest(&format!("{}:{version}", source.url)),
-        None => fetched.sha256,
+    let new = match look(job, source)? {
+        Seen::Known(found) => return Ok(found),
+        Seen::New(new) => new,
     };
-    let path = pool_path(&source.name, &hash)?;
-    if let Some(found) = known(job.tree, &path)? {
-        fetched.done()?;
-        return Ok(found);
-    }
-    let mut file = fetched.open()?;
+    let mut file = new.fetched.open()?;
     let mut progress = input::reading(source.url.as_str().into(), &file)?;
     let stream = input::open(&mut file, &mut progress)?;
     let edits = rootfs::edits(&source.product, true);
     let (tar, _) = canonical(job.tree, stream, Form::Rootfs, &edits)
         .with_context(|| format!("`{}` cannot be used", source.url))?;
     progress.finish();
-    let detail = item(&source.name, &version)?;
+    let detail = item(&source.name, &new.version)?;
     let more = [("url", source.url.clone().into())];
-    let produced = store(job.tree, &path, tar, "cdimage-ubports", detail, &more)?;
-    fetched.done()?;
+    let produced = store(job.tree, &new.path, tar, "cdimage-ubports", detail, &more)?;
+    new.fetched.done()?;
     Ok(produced)
+}
+
+/// What there is behind a URL.
+enum Seen {
+    /// The pool has it already.
+    Known(Produced),
+    /// It was fetched.
+    New(New),
+}
+
+/// A file that the pool does not have yet.
+struct New {
+    fetched: web::Download,
+    version: String,
+    /// Its place in the pool.
+    path: TreePath,
+}
+
+/// Looks whether the pool has the file, by its version if that is offered, and fetches it if not.
+fn look(job: Job<'_>, source: &Download) -> anyhow::Result<Seen> {
+    let web = Web::new()?;
+    let monitored = monitored(job, &web, source)?;
+    if let Some(version) = &monitored
+        && let Some(found) = from_pool(job, source, version)?
+    {
+        return Ok(Seen::Known(found));
+    }
+    let fetched = fetch(job, &web, source)?;
+    let (version, hash) = match monitored {
+        Some(version) => {
+            let hash = digest(&format!("{}:{version}", source.url));
+            (version, hash)
+        }
+        None => (fetched.sha256.to_string(), fetched.sha256),
+    };
+    let path = pool_path(&source.name, &hash)?;
+    if let Some(found) = known(job.tree, &path)? {
+        fetched.done()?;
+        return Ok(Seen::Known(found));
+    }
+    Ok(Seen::New(New {
+        fetched,
+        version,
+        path,
+    }))
 }
 
 /// What the monitor says: one line that changes when the file does.

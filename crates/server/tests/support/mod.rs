@@ -8,9 +8,11 @@
 pub(crate) mod serving;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use sha2::{Digest, Sha256};
 
@@ -152,6 +154,44 @@ impl Server {
             }
         }
     }
+}
+
+/// Runs the program and kills it at its n-th call of a kind. False when it made fewer calls and
+/// succeeded.
+pub(crate) fn killed_at(
+    calls: &str,
+    n: u32,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> bool {
+    let status = Command::new("strace")
+        .args([
+            "--follow-forks",
+            "--quiet=all",
+            "--output=/dev/null",
+            "--trace",
+            calls,
+        ])
+        .arg(format!("--inject={calls}:signal=KILL:when={n}"))
+        .arg(env!("CARGO_BIN_EXE_system-image-server"))
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    match (status.code(), status.signal()) {
+        (Some(0), _) => false,
+        (_, Some(9)) | (Some(137), _) => true,
+        other => panic!("{other:?} at {calls} {n}"),
+    }
+}
+
+/// Copies a directory over another one.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    if to.exists() {
+        fs::remove_dir_all(to).unwrap();
+    }
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
 }
 
 pub(crate) fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
