@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use liblzma::write::XzEncoder;
 use serde_json::Map;
-use system_image_delta::{Header, Kind, Mtime};
+use system_image_delta::{Header, Kind};
 use system_image_delta_build::{Options, Writer, delta};
 use system_image_formats::channels::{Channel, Channels, DeviceEntry};
 use system_image_formats::checksum::Sha256;
@@ -241,21 +241,14 @@ fn tarball(prefix: &str, seed: &str, version: u32) -> anyhow::Result<Tarball> {
                 "{seed}, file {member} of version {changed}, line {line}"
             )?;
         }
-        let header = Header {
-            path: format!("system/{prefix}-{member}").into_bytes(),
-            kind: Kind::File {
+        let header = Header::of_root(
+            format!("system/{prefix}-{member}").into_bytes(),
+            Kind::File {
                 size: content.len() as u64,
             },
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime {
-                seconds: i64::from(changed),
-                nanos: 0,
-            },
-            xattrs: Vec::new(),
-            acl: false,
-        };
+            0o644,
+            i64::from(changed),
+        );
         writer.member(&header, &mut content.as_bytes())?;
     }
     let (mut tar, digest) = writer.finish()?.0.finish();

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 
 use system_image_delta::path::Shown;
-use system_image_delta::{Header, Kind, MemberPath, Mtime, PathError, ReadError, Route};
+use system_image_delta::{Header, Kind, MemberPath, PathError, ReadError, Route};
 
 use crate::compare::{Comparer, Difference, add_parents};
 use crate::index::{Index, Side};
@@ -224,19 +224,15 @@ fn write_removed<W: Write>(
         list.extend_from_slice(path.as_bytes());
         list.push(b'\n');
     }
-    let header = Header {
-        path: b"removed".to_vec(),
-        kind: Kind::File {
+    // Any time will do; a fixed one gives the same delta for the same images.
+    let header = Header::of_root(
+        b"removed".to_vec(),
+        Kind::File {
             size: list.len() as u64,
         },
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        // Any time will do; a fixed one gives the same delta for the same images.
-        mtime: Mtime::default(),
-        xattrs: Vec::new(),
-        acl: false,
-    };
+        0o644,
+        0,
+    );
     writer.member(&header, &mut &list[..])
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 
 use system_image_delta::path::Shown;
-use system_image_delta::{Header, Kind, Limits, MemberPath, Mtime, PathError, ReadError, Reader};
+use system_image_delta::{Header, Kind, Limits, MemberPath, PathError, ReadError, Reader};
 
 use crate::classify::Form;
 use crate::writer::Writer;
@@ -153,19 +153,7 @@ pub fn normalise_with(
             before => done.repeated += u64::from(before.is_some()),
         }
         done.members += 1;
-        let mut header = Header {
-            path: Vec::new(),
-            kind: member.kind.clone(),
-            mode: member.mode,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime {
-                seconds: newest,
-                nanos: 0,
-            },
-            xattrs: Vec::new(),
-            acl: false,
-        };
+        let mut header = Header::of_root(Vec::new(), member.kind.clone(), member.mode, newest);
         canonical(&mut header, &path);
         writer
             .member(&header, &mut io::empty())

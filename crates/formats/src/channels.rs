@@ -57,6 +57,15 @@ pub struct SignedPath {
     pub signature: TreePath,
 }
 
+impl Channel {
+    /// The channel that this one, called `name`, follows as an alias or a redirect. One that is
+    /// aliased to itself follows nobody (server spec, section 4).
+    pub fn followed(&self, name: &ChannelName) -> Option<&ChannelName> {
+        let target = self.alias.as_ref().filter(|target| *target != name);
+        target.or(self.redirect.as_ref())
+    }
+}
+
 impl Channels {
     /// Reads `channels.json`.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
@@ -93,6 +102,19 @@ mod tests {
             tango.keyring.as_ref().unwrap().path.relative(),
             "24.04/stable/tango/device.tar.xz"
         );
+    }
+
+    #[test]
+    fn a_channel_that_is_aliased_to_itself_follows_nobody() {
+        let text = br#"{"a": {"alias": "a", "devices": {}}, "b": {"alias": "a", "devices": {}},
+            "c": {"redirect": "a", "devices": {}}, "d": {"devices": {}}}"#;
+        let channels = Channels::parse(text).unwrap();
+        let followed: Vec<_> = channels
+            .0
+            .iter()
+            .map(|(name, channel)| channel.followed(name).map(ChannelName::as_str))
+            .collect();
+        assert_eq!(followed, [None, Some("a"), Some("a"), None]);
     }
 
     #[test]

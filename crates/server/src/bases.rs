@@ -13,11 +13,11 @@ use crate::part::same_content;
 use crate::published::Published;
 
 /// The bases that were asked for by number.
-pub fn asked_for<'a>(
-    index: &'a Index,
+pub fn asked_for(
+    index: &Index,
     asked: &[ImageVersion],
     version: ImageVersion,
-) -> anyhow::Result<Vec<&'a Image>> {
+) -> anyhow::Result<Vec<Image>> {
     let mut bases = asked.to_vec();
     bases.sort_unstable();
     bases.dedup();
@@ -33,19 +33,19 @@ pub fn asked_for<'a>(
                 known.join(", ")
             );
         };
-        found.push(image);
+        found.push(image.clone());
     }
     Ok(found)
 }
 
 /// The bases that the configuration asks for: the newest full images of the channel itself, and
 /// those that have the same content as the newest of each other channel.
-pub fn configured<'a>(
+pub fn configured(
     tree: &Published,
-    index: &'a Index,
+    index: &Index,
     channel: &ChannelName,
     device: &DeviceName,
-) -> anyhow::Result<Vec<&'a Image>> {
+) -> anyhow::Result<Vec<Image>> {
     let config = tree.config().channel(channel);
     let own = fulls(index);
     let mut bases = Vec::new();
@@ -66,7 +66,7 @@ pub fn configured<'a>(
     }
     bases.sort_by_key(|image| image.version);
     bases.dedup_by_key(|image| image.version);
-    Ok(bases)
+    Ok(bases.into_iter().cloned().collect())
 }
 
 /// The full images of an index, newest first.

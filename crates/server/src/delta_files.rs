@@ -103,6 +103,9 @@ fn delta_file(
         })
         .collect();
     let known = pool::stored(tree, &path)?;
+    if let (Some(entry), true) = (&known, others.is_empty()) {
+        return Ok(Ok(entry.clone()));
+    }
     let output = match &known {
         Some(entry) => pool::unpack(tree, entry)?,
         None => match compute(tree, old, at, part)? {

@@ -195,8 +195,7 @@ fn changeable<'a>(
 ) -> anyhow::Result<&'a mut Channel> {
     let unknown = UnknownChannel::among(name, channels);
     let found = channels.0.get_mut(name).ok_or(unknown)?;
-    let follows = found.alias.as_ref().filter(|target| *target != name);
-    if let Some(target) = follows.or(found.redirect.as_ref()) {
+    if let Some(target) = found.followed(name) {
         bail!("channel `{name}` follows `{target}`, do it there");
     }
     Ok(found)

@@ -17,12 +17,9 @@ use system_image_store::Store;
 use system_image_trust::Signers;
 
 use crate::history::Event;
-use crate::published::MAX_SIGNATURE;
+use crate::published::{DAY, MAX_SIGNATURE};
 use crate::references::References;
 use crate::tree::Tree;
-
-/// Seconds of a day.
-const DAY: i64 = 86_400;
 
 /// Largest note of unnamed files that is read, in bytes.
 const MAX_NOTE: usize = 256 << 20;

@@ -115,8 +115,7 @@ fn devices(
     let Some(channel) = channels.get(name) else {
         return Err(format!("the tree has no channel `{name}`; create it"));
     };
-    let follows = channel.alias.as_ref().filter(|target| *target != name);
-    if let Some(target) = follows.or(channel.redirect.as_ref()) {
+    if let Some(target) = channel.followed(name) {
         return Err(format!("it follows `{target}` and cannot be imported for"));
     }
     let own = channel.devices.iter().filter(|(device, entry)| {
@@ -192,10 +191,7 @@ fn one(job: Job<'_>, config: &ChannelConfig) -> anyhow::Result<Outcome> {
             version: newest.version,
         });
     }
-    let bases: Vec<Image> = bases::configured(tree, &index, channel, device)?
-        .into_iter()
-        .cloned()
-        .collect();
+    let bases = bases::configured(tree, &index, channel, device)?;
     let draft = Draft {
         channel,
         device,

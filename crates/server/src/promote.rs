@@ -5,7 +5,6 @@
 
 use anyhow::{Context, bail};
 use system_image_formats::detail::VersionDetail;
-use system_image_formats::index::Image;
 use system_image_formats::name::{ChannelName, DeviceName};
 use system_image_formats::version::{ImageVersion, Percentage};
 
@@ -91,10 +90,7 @@ pub fn promote(tree: &Tree, request: &Request, device: &DeviceName) -> anyhow::R
     }
     let asked = request.keep_version.then_some(image.version);
     let version = image::next_version(tree, &request.target, &index, asked)?;
-    let bases: Vec<Image> = bases::configured(tree, &index, &request.target, device)?
-        .into_iter()
-        .cloned()
-        .collect();
+    let bases = bases::configured(tree, &index, &request.target, device)?;
     let mut detail = image.version_detail.without("version");
     if let Some(tag) = &request.tag {
         let last = bases::fulls(&index)

@@ -5,7 +5,7 @@ use camino::Utf8PathBuf;
 use system_image_delta_build::Form;
 use system_image_formats::checksum::Sha256;
 use system_image_formats::detail::VersionDetail;
-use system_image_formats::index::{Image, Index};
+use system_image_formats::index::Index;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::side::SideFile;
 use system_image_formats::version::{ImageVersion, Percentage};
@@ -57,14 +57,11 @@ pub fn publish(tree: &Tree, request: &Request) -> anyhow::Result<Published> {
     let entry = tree.device(channel, device)?;
     let mut index = image::index_of(tree, &entry)?;
     let version = image::next_version(tree, channel, &index, request.version)?;
-    let bases: Vec<Image> = if request.bases.is_empty() {
+    let bases = if request.bases.is_empty() {
         bases::configured(tree, &index, channel, device)?
     } else {
         bases::asked_for(&index, &request.bases, version)?
-    }
-    .into_iter()
-    .cloned()
-    .collect();
+    };
     if request.files.is_empty() {
         bail!("an image has at least one file");
     }

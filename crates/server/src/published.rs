@@ -18,6 +18,9 @@ use crate::config::Config;
 use crate::keys;
 use crate::root::Root;
 
+/// Seconds of a day.
+pub const DAY: i64 = 86_400;
+
 /// Largest signature file that is read, in bytes.
 pub const MAX_SIGNATURE: u64 = 64 << 10;
 
@@ -39,18 +42,9 @@ pub struct Published {
 impl Published {
     /// Opens the tree of the server in `root`; `now` is the clock, in Unix seconds.
     pub fn open(root: &Root, now: i64) -> anyhow::Result<Self> {
-        Self::over(root, now, |store| store)
-    }
-
-    /// As [`open`](Self::open), with a store that is put in front of the tree.
-    pub fn over(
-        root: &Root,
-        now: i64,
-        wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
-    ) -> anyhow::Result<Self> {
         let config = configuration(root)?;
         let root = Root::configured(root.directory(), &config);
-        let store = wrap(Arc::new(Directory::open(root.www())?));
+        let store = Arc::new(Directory::open(root.www())?);
         Self::with(root, config, store, now)
     }
 

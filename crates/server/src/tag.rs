@@ -2,7 +2,6 @@
 //! section 17.3, without what section 21, 13 and 14 say of it).
 
 use anyhow::{Context, ensure};
-use system_image_formats::index::Image;
 use system_image_formats::name::{ChannelName, DeviceName};
 use system_image_formats::version::ImageVersion;
 
@@ -34,10 +33,7 @@ pub fn tag(
     let image = image
         .with_context(|| format!("there is no full image {version}"))?
         .clone();
-    let mut bases: Vec<Image> = bases::configured(tree, &index, channel, device)?
-        .into_iter()
-        .cloned()
-        .collect();
+    let mut bases = bases::configured(tree, &index, channel, device)?;
     if bases.iter().all(|base| base.version != version) {
         bases.push(image.clone());
     }

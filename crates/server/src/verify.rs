@@ -15,10 +15,7 @@ use system_image_trust::{Keyring, Now, Signers};
 
 use crate::parallel::on_all_cores;
 use crate::part::is_version_file;
-use crate::published::{MAX_SIGNATURE, Published, channels_path};
-
-/// Seconds of a day.
-const DAY: i64 = 86_400;
+use crate::published::{DAY, MAX_SIGNATURE, Published, channels_path};
 
 /// Days before its end from which a keyring is warned of.
 const SOON: i64 = 30;

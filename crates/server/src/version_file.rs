@@ -4,7 +4,7 @@
 use std::io::{self, Write as _};
 
 use anyhow::Context;
-use system_image_delta::{Header, Kind, Mtime};
+use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
 use system_image_formats::channel_ini::ChannelIni;
 use system_image_formats::channels::DeviceEntry;
@@ -129,19 +129,7 @@ fn tarball(ini: &ChannelIni, now: i64) -> Vec<u8> {
 fn write(members: [(String, Kind, u32, &[u8]); 5], now: i64) -> io::Result<Vec<u8>> {
     let mut writer = Writer::new(Vec::new());
     for (path, kind, mode, mut content) in members {
-        let header = Header {
-            path: path.into_bytes(),
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime {
-                seconds: now,
-                nanos: 0,
-            },
-            xattrs: Vec::new(),
-            acl: false,
-        };
+        let header = Header::of_root(path.into_bytes(), kind, mode, now);
         writer.member(&header, &mut content)?;
     }
     Ok(writer.finish()?.0)

@@ -34,8 +34,7 @@ pub fn withdraw(
     let made = if is_newest {
         let good = good(&bases::fulls(&index), version, to)?.clone();
         let mut bases = vec![bad, good.clone()];
-        let configured = bases::configured(tree, &index, channel, device)?;
-        bases.extend(configured.into_iter().cloned());
+        bases.extend(bases::configured(tree, &index, channel, device)?);
         bases.sort_by_key(|image| image.version);
         bases.dedup_by_key(|image| image.version);
         let draft = Draft {

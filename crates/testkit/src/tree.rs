@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::{fmt, fs};
 
-use system_image_delta::{Device, Header, Kind, Mtime, Xattr};
+use system_image_delta::{Device, Header, Kind, Xattr};
 use system_image_delta_build::Writer;
 
 /// The time that members have unless a test sets another.
@@ -85,19 +85,7 @@ impl Tree {
         mode: u32,
         content: Vec<u8>,
     ) -> Self {
-        let header = Header {
-            path: on_wire(path.as_ref()),
-            kind,
-            mode,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime {
-                seconds: TIME,
-                nanos: 0,
-            },
-            xattrs: Vec::new(),
-            acl: false,
-        };
+        let header = Header::of_root(on_wire(path.as_ref()), kind, mode, TIME);
         self.members
             .insert(path.as_ref().to_vec(), (header, content));
         self

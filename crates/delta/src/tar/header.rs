@@ -23,6 +23,22 @@ pub struct Header {
     pub acl: bool,
 }
 
+impl Header {
+    /// A member that belongs to root and has no extended attributes, changed at `seconds`.
+    pub fn of_root(path: impl Into<Vec<u8>>, kind: Kind, mode: u32, seconds: i64) -> Self {
+        Self {
+            path: path.into(),
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime { seconds, nanos: 0 },
+            xattrs: Vec::new(),
+            acl: false,
+        }
+    }
+}
+
 /// What a member is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use camino::Utf8Path;
-use system_image_delta::{Header, Kind, Limits, Mtime, Reader};
+use system_image_delta::{Header, Kind, Limits, Reader};
 use system_image_delta_build::Writer;
 use system_image_formats::name::DeviceName;
 use system_image_report::Progress;
@@ -151,17 +151,5 @@ fn repacked(
 }
 
 fn plain_file(path: &str, size: u64, now: i64) -> Header {
-    Header {
-        path: path.as_bytes().to_vec(),
-        kind: Kind::File { size },
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Mtime {
-            seconds: now,
-            nanos: 0,
-        },
-        xattrs: Vec::new(),
-        acl: false,
-    }
+    Header::of_root(path.as_bytes().to_vec(), Kind::File { size }, 0o644, now)
 }

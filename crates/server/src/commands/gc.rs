@@ -56,8 +56,7 @@ fn expire_all(tree: &crate::tree::Tree) -> anyhow::Result<()> {
             continue;
         };
         for entry in channel.devices.values() {
-            let follows = channel.alias.is_some() || channel.redirect.is_some();
-            if follows || entry.redirect.is_some() {
+            if channel.followed(name).is_some() || entry.redirect.is_some() {
                 continue;
             }
             let mut index = image::index_of(tree, entry)?;

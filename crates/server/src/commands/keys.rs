@@ -14,11 +14,9 @@ use super::Context;
 use super::init::Kind;
 use crate::keys::report::{End, ends, roles};
 use crate::keys::{self, Recipe, blacklist, rotation};
+use crate::published::DAY;
 use crate::tree::Tree;
 use crate::{device, verify};
-
-/// Seconds of a day.
-const DAY: i64 = 86_400;
 
 /// Manage keys and keyrings
 #[derive(Debug, Subcommand)]

@@ -154,8 +154,7 @@ fn tell(tree: &crate::tree::Tree, image: &One, step: Step) -> anyhow::Result<()>
 fn rollouts(tree: &crate::published::Published) -> anyhow::Result<Vec<Rollout>> {
     let mut rollouts = Vec::new();
     for (name, channel) in &tree.channels()?.0 {
-        let follows = channel.alias.as_ref().is_some_and(|target| target != name);
-        if follows || channel.redirect.is_some() {
+        if channel.followed(name).is_some() {
             continue;
         }
         for (device, entry) in &channel.devices {

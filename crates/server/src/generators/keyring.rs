@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use system_image_delta::{Header, Kind, Mtime};
+use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
 use system_image_formats::hash::Hasher;
 
@@ -36,21 +36,14 @@ pub(super) fn produce(job: Job<'_>, name: &str) -> anyhow::Result<Produced> {
         (PLACE.to_owned(), &archive[..]),
         (format!("{PLACE}.asc"), &signature[..]),
     ] {
-        let header = Header {
-            path: path.into_bytes(),
-            kind: Kind::File {
+        let header = Header::of_root(
+            path.into_bytes(),
+            Kind::File {
                 size: content.len() as u64,
             },
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime {
-                seconds: job.tree.now(),
-                nanos: 0,
-            },
-            xattrs: Vec::new(),
-            acl: false,
-        };
+            0o644,
+            job.tree.now(),
+        );
         writer.member(&header, &mut content)?;
     }
     let mut tar = scratch(job.tree)?;

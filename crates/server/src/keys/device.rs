@@ -6,10 +6,8 @@ use system_image_formats::name::DeviceName;
 use system_image_trust::{Certificates, Keyring};
 
 use super::sign_keyring;
+use crate::published::DAY;
 use crate::tree::Tree;
-
-/// Seconds of a day.
-const DAY: i64 = 86_400;
 
 /// Makes a device-signing keyring of public keys that is good for `days`. Returns the archive and its
 /// signature by image-signing.

@@ -98,7 +98,7 @@ pub fn ends(tree: &Published, until: i64) -> anyhow::Result<Vec<End>> {
     let channels = tree.channels().unwrap_or_default();
     for (channel, found) in &channels.0 {
         for (device, entry) in &found.devices {
-            if found.alias.is_some() || found.redirect.is_some() || entry.redirect.is_some() {
+            if found.followed(channel).is_some() || entry.redirect.is_some() {
                 continue;
             }
             let keyring = tree.device_keyring(entry)?;
