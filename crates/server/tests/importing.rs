@@ -985,3 +985,45 @@ fn a_recovery_of_another_server_is_given_our_trust_root() {
     .unwrap();
     assert_eq!(output.stdout, keyring);
 }
+
+#[test]
+fn devices_that_share_a_source_cause_one_download_and_one_build() {
+    let server = Server::new();
+    for device in ["alpha", "bravo", "charlie", "delta"] {
+        server.run(&["device", "add", CHANNEL, device]);
+    }
+    let origin = server.place().join("origin");
+    fs::create_dir_all(&origin).unwrap();
+    let web = Web::of(camino_of(&origin));
+    fs::copy(xz(&payload(&server, "one", "1")), origin.join("a.tar.xz")).unwrap();
+    let source = format!("http;http://127.0.0.1:{}/a.tar.xz;name=device", web.port());
+    configure(
+        &server,
+        CHANNEL,
+        "",
+        &[("device", &source), ("version", "version")],
+    );
+    let output = server
+        .command(&["import", "--json", "--jobs", "5"])
+        .output()
+        .unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = told.as_array().unwrap();
+    assert!(
+        told.len() == 5 && told.iter().all(|one| one["outcome"] == "new"),
+        "{told:?}"
+    );
+    assert_eq!(web.paths(), ["/a.tar.xz"]);
+    server.run(&["verify", "--deep"]);
+    // What fails for one fails for all, and is not tried by each.
+    fs::write(origin.join("a.tar.xz"), "<html>").unwrap();
+    let output = server
+        .command(&["import", "--json", "--jobs", "5"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut devices = told.as_array().unwrap().iter();
+    assert!(devices.all(|one| one["outcome"] == "failed"), "{told}");
+    assert_eq!(web.paths().len(), 2);
+}

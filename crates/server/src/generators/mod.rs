@@ -15,12 +15,14 @@ mod remote;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use anyhow::anyhow;
 use serde_json::Value;
 use system_image_formats::checksum::Sha256;
 use system_image_formats::detail::VersionDetail;
 use system_image_formats::hash::Hasher;
+use system_image_formats::index::FileEntry;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
 use system_image_formats::side::SideFile;
 
@@ -45,13 +47,65 @@ pub struct Job<'a> {
     pub run: &'a Run,
 }
 
-/// What one run of the importer remembers, so that devices that share a source see the same of it.
+/// What one run of the importer remembers, so that devices that share a source see the same of it,
+/// and it is read once.
 #[derive(Debug, Default)]
 pub struct Run {
     versions: Mutex<BTreeMap<String, String>>,
+    sources: Mutex<Vec<(Source, Arc<OnceLock<Seen>>)>>,
+}
+
+/// What a source had in this run.
+#[derive(Clone, Debug)]
+enum Seen {
+    File(FileEntry, VersionDetail),
+    NotYet(String),
+    Failed(String),
 }
 
 impl Run {
+    /// What a source has that is the same for every channel and device. The first that asks makes
+    /// it, and others wait: two that build or fetch the same would be in each other's way.
+    fn once(
+        &self,
+        source: &Source,
+        make: impl FnOnce() -> anyhow::Result<Produced>,
+    ) -> anyhow::Result<Produced> {
+        let shared = self.shared(source);
+        // Who makes it keeps the unpacked archive; others unpack the file if they need to.
+        let mut first = None;
+        let seen = shared.get_or_init(|| {
+            let result = make();
+            let seen = match &result {
+                Ok(Produced::File(part, detail)) => Seen::File(part.entry.clone(), detail.clone()),
+                Ok(Produced::NotYet(why)) => Seen::NotYet(why.clone()),
+                Ok(Produced::AtTheEnd) => Seen::NotYet("it is the version file".to_owned()),
+                Err(error) => Seen::Failed(format!("{error:#}")),
+            };
+            first = Some(result);
+            seen
+        });
+        if let Some(result) = first {
+            return result;
+        }
+        match seen.clone() {
+            Seen::File(entry, detail) => Ok(Produced::File(Part::stored(entry), detail)),
+            Seen::NotYet(why) => Ok(Produced::NotYet(why)),
+            Seen::Failed(error) => Err(anyhow!(error)),
+        }
+    }
+
+    /// The place where what a source has is kept, or will be.
+    fn shared(&self, source: &Source) -> Arc<OnceLock<Seen>> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, seen)) = sources.iter().find(|(known, _)| known == source) {
+            return Arc::clone(seen);
+        }
+        let seen = Arc::default();
+        sources.push((source.clone(), Arc::clone(&seen)));
+        seen
+    }
+
     /// The version behind a URL, asked for once.
     fn version(
         &self,
@@ -92,22 +146,30 @@ pub fn produce(job: Job<'_>, source: &Source) -> anyhow::Result<Produced> {
             import,
             product,
         } => cdimage::produce(job, *kind, directory, series, *import, product),
-        Source::Http(download) => http::produce(job, download),
-        Source::HttpCdimage(download) => http::produce_rootfs(job, download),
+        Source::Http(download) => job.run.once(source, || http::produce(job, download)),
+        Source::HttpCdimage(download) => {
+            job.run.once(source, || http::produce_rootfs(job, download))
+        }
         Source::SystemImage {
             channel,
             prefix,
             device,
         } => local::produce(job, channel, prefix, device.as_ref()),
         Source::RemoteSystemImage { .. } => remote::produce(job, source),
-        Source::Bootstrap { recipe } => bootstrap::produce(job, recipe),
-        Source::Tar { path, name } => archive::tar(job, path, name.as_deref()),
-        Source::Directory { path, name } => archive::directory(job, path, name.as_deref()),
+        Source::Bootstrap { recipe } => job.run.once(source, || bootstrap::produce(job, recipe)),
+        Source::Tar { path, name } => job
+            .run
+            .once(source, || archive::tar(job, path, name.as_deref())),
+        Source::Directory { path, name } => job
+            .run
+            .once(source, || archive::directory(job, path, name.as_deref())),
         Source::Oci {
             path,
             reference,
             name,
-        } => oci::produce(job, path, reference.as_deref(), name.as_deref()),
+        } => job.run.once(source, || {
+            oci::produce(job, path, reference.as_deref(), name.as_deref())
+        }),
     }
 }
 
