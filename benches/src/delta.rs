@@ -3,8 +3,9 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use liblzma::write::XzEncoder;
+use system_image_delta_build::Times;
 use system_image_demo::measure::Step;
 use system_image_report::Size;
 
@@ -12,7 +13,7 @@ use crate::contest::{Side, contest};
 use crate::lab::{Images, Lab, settle, shell};
 use crate::python;
 use crate::table::{Reference, Table};
-use crate::task::Task;
+use crate::task::{CONTENT, EXACT, Task};
 
 /// What the original needs for two archives of 326 MB.
 const REFERENCE: Reference = Reference {
@@ -28,7 +29,6 @@ const LEVEL: u32 = 6;
 
 pub(crate) fn run(lab: &Lab, images: &Images, table: &mut Table) -> anyhow::Result<()> {
     let [base, target] = &images.cut;
-    let out = lab.path("delta.tar")?;
     let tree = lab.path("delta-tree")?;
     fs::create_dir(&tree)?;
     shell(
@@ -37,18 +37,25 @@ pub(crate) fn run(lab: &Lab, images: &Images, table: &mut Table) -> anyhow::Resu
     )?;
     settle()?;
 
-    let task = Task::Delta {
-        base: base.clone(),
-        target: target.clone(),
-        out: out.clone(),
-    };
-    let classic = lab.path("classic.tar")?;
-    let mut sides = vec![
-        Side::new("ours", || {
+    let ours = |times, out: &Utf8PathBuf| {
+        let task = Task::Delta {
+            times,
+            base: base.clone(),
+            target: target.clone(),
+            out: out.clone(),
+        };
+        move || {
             let (_, cost) = task.measure()?;
             settle()?;
             Ok(cost)
-        }),
+        }
+    };
+    let exact = lab.path("exact.tar")?;
+    let content = lab.path("content.tar")?;
+    let classic = lab.path("classic.tar")?;
+    let mut sides = vec![
+        Side::new(EXACT, ours(Times::Exact, &exact)),
+        Side::new(CONTENT, ours(Times::Ignored, &content)),
         Side::new("tar", || {
             let tar = Step::new("tar")?.args(["--diff", "--numeric-owner", "--directory"]);
             let tar = tar.args([tree.as_str(), "--file", base.as_str()]);
@@ -76,20 +83,19 @@ pub(crate) fn run(lab: &Lab, images: &Images, table: &mut Table) -> anyhow::Resu
     drop(sides);
     let names = [
         "delta-build, writes the delta",
+        "delta-build, the same with `delta_times = content`",
         "tar --diff with an unpacked tree, writes nothing",
         "python3 tarfile, writes the delta",
     ];
     table.row(&what, names.into_iter().zip(&costs), Some(REFERENCE));
-    for (name, delta) in [("ours", &out), ("python3", &classic)] {
+    for (name, delta) in [(EXACT, &exact), (CONTENT, &content), ("python3", &classic)] {
         if delta.exists() {
             let (raw, packed) = (delta.metadata()?.len(), packed(delta)?);
-            let level = format!("xz level {LEVEL}");
-            eprintln!("the delta, {name}: {raw} bytes, {packed} with {level}");
+            eprintln!("the delta, {name}: {raw} bytes, {packed} with xz level {LEVEL}");
+            fs::remove_file(delta)?;
         }
     }
     fs::remove_dir_all(&tree)?;
-    fs::remove_file(&out)?;
-    let _ = fs::remove_file(&classic);
     Ok(())
 }
 

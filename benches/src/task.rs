@@ -10,7 +10,7 @@ use liblzma::bufread::XzDecoder;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use system_image_delta::{Limits, Member, Privileges, Root, Sink, apply};
-use system_image_delta_build::Options;
+use system_image_delta_build::{Options, Times};
 use system_image_demo::measure::{Cost, Step};
 use system_image_fetch::{Fetcher, Request, Settings, Size};
 use system_image_formats::outline::Outline;
@@ -24,6 +24,10 @@ const MARK: &str = "--bench-task";
 
 const BUFFER: usize = 128 << 10;
 
+/// What the server's `delta_times` may be.
+pub(crate) const EXACT: &str = "exact";
+pub(crate) const CONTENT: &str = "content";
+
 /// One thing to do in a copy of this program.
 #[derive(Clone, Debug)]
 pub(crate) enum Task {
@@ -31,6 +35,7 @@ pub(crate) enum Task {
     Plan { versions: u32 },
     /// Write the delta between two canonical archives.
     Delta {
+        times: Times,
         base: Utf8PathBuf,
         target: Utf8PathBuf,
         out: Utf8PathBuf,
@@ -57,7 +62,12 @@ impl Task {
             ["plan", versions] => {
                 (versions.parse().context("no number")).map(|versions| Self::Plan { versions })
             }
-            ["delta", base, target, out] => Ok(Self::Delta {
+            ["delta", times, base, target, out] => Ok(Self::Delta {
+                times: if times == EXACT {
+                    Times::Exact
+                } else {
+                    Times::Ignored
+                },
                 base: base.into(),
                 target: target.into(),
                 out: out.into(),
@@ -82,8 +92,17 @@ impl Task {
                 versions = number.to_string();
                 vec!["plan", &versions]
             }
-            Self::Delta { base, target, out } => {
-                vec!["delta", base.as_str(), target.as_str(), out.as_str()]
+            Self::Delta {
+                times,
+                base,
+                target,
+                out,
+            } => {
+                let times = match times {
+                    Times::Exact => EXACT,
+                    Times::Ignored => CONTENT,
+                };
+                vec!["delta", times, base.as_str(), target.as_str(), out.as_str()]
             }
             Self::Apply { archive, root } => vec!["apply", archive.as_str(), root.as_str()],
             Self::Fetch { url, place } => vec!["fetch", url, place.as_str()],
@@ -96,11 +115,19 @@ impl Task {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::Plan { versions } => plan_over(*versions),
-            Self::Delta { base, target, out } => {
+            Self::Delta {
+                times,
+                base,
+                target,
+                out,
+            } => {
                 let (base, target) = (File::open(base)?, File::open(target)?);
                 let out = BufWriter::with_capacity(BUFFER, File::create(out)?);
-                let summary =
-                    system_image_delta_build::delta(&base, &target, Options::default(), out)?;
+                let options = Options {
+                    times: *times,
+                    ..Options::default()
+                };
+                let summary = system_image_delta_build::delta(&base, &target, options, out)?;
                 println!("{}", summary.bytes);
                 Ok(())
             }

@@ -19,7 +19,7 @@ pub(crate) enum Difference {
     Added,
     /// Content, metadata or link structure differ.
     Changed,
-    /// A regular file that differs in its modification time only.
+    /// The modification time differs, nothing else.
     Time,
     /// Nothing differs.
     None,
@@ -56,7 +56,7 @@ impl<'a, 'b> Comparer<'a, 'b> {
         if !same_but_time(&was.header, &is.header) {
             return Ok(Difference::Changed);
         }
-        let is_file = if let Kind::File { size } = is.header.kind {
+        if let Kind::File { size } = is.header.kind {
             let files = [
                 (self.base.archive, was.data),
                 (self.target.archive, is.data),
@@ -64,14 +64,11 @@ impl<'a, 'b> Comparer<'a, 'b> {
             if !self.same_bytes(files, size)? {
                 return Ok(Difference::Changed);
             }
-            true
+        }
+        Ok(if was.header.mtime == is.header.mtime {
+            Difference::None
         } else {
-            false
-        };
-        Ok(match (was.header.mtime == is.header.mtime, is_file) {
-            (true, _) => Difference::None,
-            (false, true) => Difference::Time,
-            (false, false) => Difference::Changed,
+            Difference::Time
         })
     }
 

@@ -16,22 +16,23 @@ use crate::writer::Writer;
 /// What the delta is to carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// What to do with files whose time alone has changed.
-    pub file_times: FileTimes,
+    /// What to do with members whose time alone has changed.
+    pub times: Times,
     /// What to do with directories that are gone.
     pub removal: Removal,
 }
 
-/// Regular files of equal content and metadata whose modification time differs.
+/// Modification times of what is the same in everything else.
 ///
-/// The classic format has no entry for metadata alone: to change the time, the file has to be
+/// The classic format has no entry for metadata alone: to change a file's time, the file has to be
 /// carried whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FileTimes {
+pub enum Times {
     /// Carry them: after the delta the tree equals the full image, times included.
     #[default]
     Exact,
-    /// Leave them as they are, as the original does: for builds that touch every file.
+    /// Leave them as they are, as the original does: for builds that touch every file. Directories
+    /// in which something comes or goes still get theirs, or it would be the time of the update.
     Ignored,
 }
 
@@ -55,9 +56,9 @@ pub struct Summary {
     /// Names whose content, metadata or links differ; directories carried for the sake of their
     /// time included.
     pub changed: u64,
-    /// Of these, regular files carried whole for their time alone.
+    /// Of these, names carried for their time alone.
     pub times_carried: u64,
-    /// Regular files left out although their time differs ([`FileTimes::Ignored`]).
+    /// Names left out although their time differs ([`Times::Ignored`]).
     pub times_ignored: u64,
     /// Lines of `removed`.
     pub removed: u64,
@@ -190,7 +191,7 @@ fn carried(
         if names[0] != *path {
             continue;
         }
-        let ignore_time = options.file_times == FileTimes::Ignored;
+        let ignore_time = options.times == Times::Ignored;
         let is_directory = target.is_directory(inode);
         // Recoveries look for flags in each archive on its own: a delta without one says no.
         let is_flag = matches!(Route::of(path), Route::Flag(_));

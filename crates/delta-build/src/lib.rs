@@ -15,7 +15,7 @@ mod removed;
 pub mod writer;
 
 pub use classify::{Classifier, ClassifyError, Form, classify};
-pub use delta::{DeltaError, FileTimes, Options, Removal, Summary, delta};
+pub use delta::{DeltaError, Options, Removal, Summary, Times, delta};
 pub use index::Side;
 pub use normalise::{Appended, Edits, NormaliseError, Normalised, normalise, normalise_with};
 pub use writer::Writer;

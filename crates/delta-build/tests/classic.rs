@@ -13,7 +13,7 @@ use std::path::Path;
 use system_image_delta::{
     Applied, Header, Kind, Limits, Member, Mtime, Privileges, Reader, Root, Sink, apply,
 };
-use system_image_delta_build::{DeltaError, FileTimes, Options, Removal, Side, Summary, delta};
+use system_image_delta_build::{DeltaError, Options, Removal, Side, Summary, Times, delta};
 use system_image_testkit::tree::{TIME, Tree, assert_same};
 
 /// For archives that go to the system only.
@@ -352,23 +352,40 @@ fn dots_in_front_of_names_change_nothing() {
 }
 
 #[test]
-fn times_of_files_alone_can_be_ignored() {
-    let base = Tree::new().file("a", "1").file("b", "1").symlink("l", "a");
-    let target = base
-        .clone()
-        .with("a", later)
-        .with("b", later)
-        .file("b", "2")
-        .with("l", later);
-    let options = Options {
-        file_times: FileTimes::Ignored,
+fn times_alone_can_be_ignored() {
+    let base = Tree::new()
+        .file("a", "1")
+        .symlink("l", "a")
+        .dir("d")
+        .dir("e")
+        .file("e/b", "1");
+    let target = ["a", "l", "d", "e"]
+        .into_iter()
+        .fold(base.clone(), |tree, path| tree.with(path, later))
+        .file("e/b", "2");
+    let ignored = Options {
+        times: Times::Ignored,
         ..Options::default()
     };
-    let (archive, summary) = make(&base, &target, options).unwrap();
-    assert_eq!(listed(&archive).1, ["system", "system/b", "system/l"]);
-    assert_eq!((summary.times_ignored, summary.times_carried), (1, 0));
-    let (_, summary) = make(&base, &target, Options::default()).unwrap();
-    assert_eq!((summary.times_ignored, summary.times_carried), (0, 1));
+    for (options, members, counts) in [
+        (ignored, &["system/e", "system/e/b"][..], (4, 0)),
+        (
+            Options::default(),
+            &[
+                "system",
+                "system/a",
+                "system/d",
+                "system/e",
+                "system/e/b",
+                "system/l",
+            ],
+            (0, 4),
+        ),
+    ] {
+        let (archive, summary) = make(&base, &target, options).unwrap();
+        assert_eq!(listed(&archive).1, members);
+        assert_eq!((summary.times_ignored, summary.times_carried), counts);
+    }
 }
 
 #[test]

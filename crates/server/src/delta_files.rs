@@ -145,8 +145,8 @@ fn compute(
         Removal::Names
     };
     let options = Options {
+        times: tree.config().delta_times,
         removal,
-        ..Options::default()
     };
     let summary = match delta(old.tar(tree)?, part.tar(tree)?, options, &mut output) {
         Ok(summary) => summary,

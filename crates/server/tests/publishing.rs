@@ -176,6 +176,38 @@ fn several_files_are_one_image_and_only_what_changed_is_in_the_delta() {
 }
 
 #[test]
+fn a_file_of_which_only_the_time_changed_is_in_the_delta_unless_configured() {
+    let members = |config: &str| -> Vec<String> {
+        let server = Server::new();
+        let place = server.root().join("etc/config");
+        let text = fs::read_to_string(&place).unwrap();
+        fs::write(place, text + config).unwrap();
+        let archive = server.archive("one", &ONE);
+        server.publish(&archive);
+        let tree = server.place().join("one.tree");
+        fs::write(tree.join("etc/version"), "2").unwrap();
+        let [archive, tree] = [&archive, &tree].map(|path| path.to_str().unwrap());
+        let pack = |how: &str, mtime: &str, what: &[&str]| {
+            tar(&[&[how, mtime, "--file", archive, "-C", tree], what].concat());
+        };
+        pack("--create", MTIME, &["--exclude=./usr/bin/a", "."]);
+        pack("--append", "--mtime=@1700000060", &["./usr/bin/a"]);
+        server.publish(Path::new(archive));
+        server.assert_consistent();
+        let index = server.index();
+        let delta = &index["images"][2]["files"][0]["path"];
+        let delta = server.www().join(&delta.as_str().unwrap()[1..]);
+        let members = tar(&["-tJf", delta.to_str().unwrap()]);
+        members.lines().map(str::to_owned).collect()
+    };
+    let content = ["removed", "system/etc/", "system/etc/version"];
+    let exact = [&content[..], &["system/usr/bin/", "system/usr/bin/a"]].concat();
+    assert_eq!(members(""), exact);
+    assert_eq!(members("delta_times = exact\n"), exact);
+    assert_eq!(members("delta_times = content\n"), content);
+}
+
+#[test]
 fn files_that_overlap_get_no_delta_that_would_be_wrong() {
     let server = Server::new();
     let overlay = server.archive("overlay.rootfs", &[("etc/version", "of the device")]);

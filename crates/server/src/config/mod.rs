@@ -12,6 +12,7 @@ use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 
 use camino::Utf8Path;
+use system_image_delta_build::Times;
 use system_image_durable::present;
 use system_image_formats::channel_ini::{Port, PortError};
 use system_image_formats::ini::{Ini, IniError, KeyCase};
@@ -39,6 +40,8 @@ pub struct Config {
     pub public: Public,
     /// Level of `xz`, 0 to 9; a key of our own, `compression_level`.
     pub compression_level: u32,
+    /// Whether deltas carry files of which only the time changed; a key of our own, `delta_times`.
+    pub delta_times: Times,
     /// Images that are made at once; a key of our own, `jobs`. The number of cores by default.
     pub jobs: usize,
     /// Bytes of memory that all of them may use; a key of our own, `memory`.
@@ -139,6 +142,7 @@ impl Default for Config {
             paths: BTreeMap::new(),
             public: Public::default(),
             compression_level: DEFAULT_LEVEL,
+            delta_times: Times::default(),
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             memory: 2 << 30,
             grace_days: DEFAULT_GRACE,
@@ -215,6 +219,7 @@ impl Config {
                 0..=9,
                 "a number from 0 to 9",
             )?,
+            delta_times: delta_times(ini)?,
             jobs: number(
                 ini,
                 "jobs",
@@ -343,6 +348,19 @@ fn port(ini: &Ini, key: &'static str) -> Result<Option<Port>, ConfigError> {
     match value.parse() {
         Ok(port) => Ok(Some(port)),
         Err(source) => Err(ConfigError::Port { key, value, source }),
+    }
+}
+
+fn delta_times(ini: &Ini) -> Result<Times, ConfigError> {
+    match text(ini, "global", "delta_times").as_deref() {
+        None | Some("exact") => Ok(Times::Exact),
+        Some("content") => Ok(Times::Ignored),
+        Some(value) => Err(ConfigError::Value {
+            section: "global".into(),
+            key: "delta_times".into(),
+            value: value.to_owned(),
+            what: "`exact` or `content`",
+        }),
     }
 }
 
@@ -497,6 +515,7 @@ ssh_port = 2222
         );
         assert!(error("[global]\npublic_https_port=x\n").contains("cannot be `x`"));
         assert!(error("[global]\ncompression_level=10\n").contains("not `10`"));
+        assert!(error("[global]\ndelta_times=mostly\n").contains("`exact` or `content`"));
         assert!(error("[global]\nchannels = a\n").contains("no section `[channel_a]`"));
         assert!(error("[global]\nchannels = ../a\n").contains("cannot be"));
         let channel = |lines: &str| error(&format!("[channel_a]\n{lines}\n"));
