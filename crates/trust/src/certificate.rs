@@ -21,6 +21,7 @@ use pgp::types::{
 
 use crate::fingerprint::{Fingerprint, Issuer};
 use crate::packet::{RawPacket, tag};
+use crate::rsa::RsaKey;
 use crate::signature;
 
 /// Smallest RSA modulus whose signatures count, in bits: what the original's first keys have.
@@ -37,6 +38,8 @@ pub(crate) struct Key {
     pub(crate) created: i64,
     /// Its first second of being expired.
     pub(crate) expires: Option<i64>,
+    /// The same as `material`, faster, for most RSA keys.
+    rsa: Option<RsaKey>,
     material: Material,
 }
 
@@ -65,6 +68,12 @@ impl Key {
         digest: &[u8],
         signature: &SignatureBytes,
     ) -> bool {
+        if let (Some(key), SignatureBytes::Mpis(numbers)) = (&self.rsa, signature)
+            && let [number] = &numbers[..]
+            && let Some(answer) = key.verifies(hash, digest, number.as_ref())
+        {
+            return answer;
+        }
         match &self.material {
             Material::Primary(key) => key.verify(hash, digest, signature).is_ok(),
             Material::Subkey(key) => key.verify(hash, digest, signature).is_ok(),
@@ -106,6 +115,7 @@ pub(crate) fn keys(packets: &[RawPacket<'_>]) -> Vec<Key> {
         ),
         created,
         expires,
+        rsa: rsa(&key, primary.packet.body),
         material: Material::Primary(Box::new(key.clone())),
     }];
     for subkey in others.iter().filter(|c| c.packet.tag == tag::PUBLIC_SUBKEY) {
@@ -133,6 +143,7 @@ pub(crate) fn keys(packets: &[RawPacket<'_>]) -> Vec<Key> {
             created: sub_created.max(created),
             // A subkey lives no longer than the key that vouches for it.
             expires: own_end.into_iter().chain(expires).min(),
+            rsa: rsa(&sub, subkey.packet.body),
             material: Material::Subkey(Box::new(sub)),
         });
     }
@@ -194,6 +205,13 @@ fn checked_fingerprint(key: &impl KeyDetails, body: &[u8], rest: &[u8]) -> Optio
         && key.fingerprint().as_bytes() == fingerprint.as_bytes()
         && rest.is_empty();
     agrees.then_some(fingerprint)
+}
+
+fn rsa(key: &impl KeyDetails, body: &[u8]) -> Option<RsaKey> {
+    match key.public_params() {
+        PublicParams::RSA(_) => RsaKey::read(body),
+        _ => None,
+    }
 }
 
 /// [`Standing::Signs`] unless the key is too weak or of a kind that never signs.

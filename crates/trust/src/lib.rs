@@ -22,6 +22,7 @@ mod fingerprint;
 mod keyring;
 mod now;
 mod packet;
+mod rsa;
 mod secret_key;
 mod signature;
 mod signers;
