@@ -30,7 +30,7 @@ const MAX_LEN: usize = 1 << 20;
 /// Longest user id, in bytes: GnuPG's own limit.
 const MAX_USER_ID: usize = 2048;
 
-/// The digest of everything that is signed here.
+/// The digest of what is said of keys.
 const DIGEST: HashAlgorithm = HashAlgorithm::Sha512;
 
 /// What kind of key to generate.
@@ -234,7 +234,8 @@ impl SecretKey {
     }
 
     /// Signs `data`, read once to its end, at `now` (Unix seconds): the text of a `.asc` file as
-    /// in server spec 10.2, with SHA-512.
+    /// in server spec 10.2. The digest is SHA-256, by which indexes name files and which whoever
+    /// verifies one computes anyway; for keys on large curves it is the one of their size.
     pub fn sign(&self, data: impl Read, now: i64) -> Result<String, SecretKeyError> {
         let created = timestamp(now)?;
         let signature = match &self.signing {
@@ -285,7 +286,8 @@ fn sign(
     mut data: impl Read,
     created: Timestamp,
 ) -> Result<Signature, SecretKeyError> {
-    let mut config = SignatureConfig::v4(SignatureType::Binary, key.algorithm(), DIGEST);
+    let (algorithm, digest) = (key.algorithm(), key.hash_alg());
+    let mut config = SignatureConfig::v4(SignatureType::Binary, algorithm, digest);
     name_issuer(&mut config, key, created)?;
     let mut hasher = config.into_hasher()?;
     io::copy(&mut data, &mut hasher).map_err(SecretKeyError::Read)?;

@@ -583,7 +583,7 @@ fn our_signature_packets_are_what_the_specification_says() {
     let listing = String::from_utf8(gnupg.gpg(&["--list-packets", &file])).unwrap();
     for line in [
         "version 4, created 1577836800, md5len 0, sigclass 0x00",
-        "digest algo 10",
+        "digest algo 8",
         "hashed subpkt 33 len 21 (issuer fpr v4",
         "hashed subpkt 2 len 4 (sig created 2020-01-01)",
         "\tsubpkt 16 len 8 (issuer key ID",
