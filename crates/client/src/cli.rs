@@ -1,29 +1,34 @@
 //! `system-image-cli`: the options of the original, their order and their exit codes (client
-//! spec, section 2).
+//! spec, section 2), and what we add beside them.
 
 mod options;
+mod report;
 
 use std::io::{Write, stdout};
-use std::pin::pin;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{CommandFactory, Parser};
-use futures_util::future::{Either, select};
-use system_image_formats::config::HookName;
-use system_image_formats::name::DeviceName;
+use serde_json::{Value, json};
 use system_image_formats::version::{ImageVersion, Percentage};
-use system_image_planner::{Filter, PhaseSource, Plan, Request, Start, phase_channel};
+use system_image_planner::Filter;
 
 use self::options::Options;
-use crate::device::{self, BadConfig, Device, NoConfigDirectory};
-use crate::handover;
+use crate::apply::Reset;
+use crate::check::{Checked, Outcome, Wish};
+use crate::client::Client;
+use crate::device::{BadConfig, Device, NoConfigDirectory};
 use crate::log::Log;
 use crate::meter::{Meter, Meters};
-use crate::server::Server;
-use crate::session::{self, DeviceIndex, Facts, Failure, Session, with_fresh_keys};
-use crate::update::{self, BadName, NoRoom};
+use crate::preflight;
+use crate::session;
+use crate::settings::Settings;
+use crate::transfer::{Canceled, Control, Event, Wanted, Way};
+use crate::update::{BadName, NoRoom};
+
+/// Exit status of a preflight that found something.
+const NOT_READY: u8 = 3;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -42,9 +47,39 @@ pub fn main() -> ExitCode {
             None => return failure(&error),
         },
     };
-    match prepare(options, device) {
-        Ok(run) => run.dispatch(),
-        Err(usage) => usage_error(&usage),
+    if options.skip_gpg_verification {
+        eprintln!(
+            "WARNING: All GPG signature verifications have been disabled.\n\
+             Your upgrades are INSECURE."
+        );
+    }
+    let reset = match &options {
+        options if options.factory_reset => Some(Reset::Factory),
+        options if options.production_reset => Some(Reset::Production),
+        _ => None,
+    };
+    let done = if let Some(kind) = reset {
+        let log = Log::open(
+            &device.config.system.logfile,
+            device.config.system.loglevel.main,
+            0,
+        );
+        Client::new(device, Arc::new(log)).reset(kind)
+    } else {
+        match settings(&options, &device) {
+            None => {
+                return match prepare(options, device) {
+                    Ok(run) => run.dispatch(),
+                    Err(usage) => usage_error(&usage),
+                };
+            }
+            Some(Err(usage)) => return usage_error(&usage),
+            Some(Ok(done)) => done,
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(&error),
     }
 }
 
@@ -75,6 +110,12 @@ fn show(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Prints a result for machines: an object with the number of its schema.
+fn show_json(name: &str, value: &impl serde::Serialize) {
+    let text = json!({ "schema": 1, name: value });
+    show(&format!("{text:#}\n"));
+}
+
 /// The whole chain of causes. Exit status 1.
 fn failure(error: &anyhow::Error) -> ExitCode {
     eprint!(
@@ -85,7 +126,7 @@ fn failure(error: &anyhow::Error) -> ExitCode {
 }
 
 /// What the person at the keyboard can do about it.
-fn hint(error: &anyhow::Error) -> Option<String> {
+pub fn hint(error: &anyhow::Error) -> Option<String> {
     let own = error.chain().find_map(|cause| {
         let config = cause.downcast_ref().map(BadConfig::hint);
         let room = || cause.downcast_ref().map(NoRoom::hint);
@@ -95,18 +136,61 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     own.or_else(|| session::hint(error))
 }
 
+/// Section 2.7. None if no settings are asked for; an error is one of usage.
+fn settings(options: &Options, device: &Device) -> Option<Result<anyhow::Result<()>, String>> {
+    let kinds = [
+        options.show_settings,
+        !options.set.is_empty(),
+        !options.get.is_empty(),
+        !options.del.is_empty(),
+    ];
+    match kinds.iter().filter(|asked| **asked).count() {
+        0 => return None,
+        1 => {}
+        _ => return Some(Err("Cannot mix and match settings arguments".to_owned())),
+    }
+    let mut pairs = Vec::new();
+    for pair in &options.set {
+        match pair.split_once('=') {
+            Some(pair) => pairs.push(pair),
+            None => return Some(Err(format!("--set takes KEY=VAL, not: {pair}"))),
+        }
+    }
+    let settings = Settings::at(&device.config.system.settings_db);
+    let run = || {
+        if options.show_settings {
+            let all = settings.all()?;
+            if options.json {
+                let all: serde_json::Map<String, Value> =
+                    (all.into_iter().map(|(key, value)| (key, value.into()))).collect();
+                show_json("settings", &all);
+                return Ok(());
+            }
+            for (key, value) in all {
+                show(&format!("{key}={value}\n"));
+            }
+        }
+        for (key, value) in pairs {
+            settings.set(key, value)?;
+        }
+        for key in &options.get {
+            show(&format!("{}\n", settings.get(key)?));
+        }
+        options.del.iter().try_for_each(|key| settings.delete(key))
+    };
+    Some(Ok(run()))
+}
+
 /// Everything that one run works with.
 struct Run {
     options: Options,
-    device: Device,
-    name: Option<DeviceName>,
-    filter: Option<Filter>,
+    client: Client,
+    wish: Wish,
     meters: Meters,
-    log: Arc<Log>,
 }
 
 /// Applies the options to the configuration, in the original's order.
-fn prepare(options: Options, mut device: Device) -> Result<Run, String> {
+fn prepare(options: Options, device: Device) -> Result<Run, String> {
     let parsed = |error: &dyn std::fmt::Display| error.to_string();
     let filter = options.filter.as_deref().map(str::parse).transpose();
     let filter: Option<Filter> =
@@ -118,19 +202,24 @@ fn prepare(options: Options, mut device: Device) -> Result<Run, String> {
         options.verbose,
     ));
 
-    let service = &mut device.config.service;
+    let mut client = Client::new(device, Arc::clone(&log));
+    client.trust_anybody = options.skip_gpg_verification;
+    // What `--info` tells is what is installed.
+    if !options.info {
+        client.follow_choice();
+    }
     if let Some(channel) = options.channel.as_ref().or(options.switch.as_ref()) {
-        service.channel = channel.clone();
+        client.device.config.service.channel = channel.clone();
     }
     if let Some(build) = &options.build {
         let number = build.trim().parse::<ImageVersion>();
-        service.build_number =
-            number.map_err(|_| format!("-b/--build requires an integer: {build}"))?;
+        client.start_from(number.map_err(|_| format!("-b/--build requires an integer: {build}"))?);
     } else if options.switch.is_some() {
-        service.build_number = ImageVersion::NONE;
+        client.start_from(ImageVersion::NONE);
     }
-    if options.device.is_some() {
-        service.device.clone_from(&options.device);
+    if let Some(name) = &options.device {
+        client.device.config.service.device = Some(name.clone());
+        client.name = Some(name.clone());
     }
     let mut meters = Vec::new();
     if !options.info && !options.list_channels {
@@ -138,15 +227,19 @@ fn prepare(options: Options, mut device: Device) -> Result<Run, String> {
             meters.push(name.parse::<Meter>().map_err(|error| error.to_string())?);
         }
     }
-    let name = device.name();
-    let meters = Meters::new(meters, Arc::clone(&log));
-    Ok(Run {
-        options,
-        device,
-        name,
+    let wish = Wish {
+        build_given: client.build_given,
         filter,
-        meters,
-        log,
+        cap: options.maximage,
+        percentage: options.percentage.map(Percentage::clamped),
+        mobile_data: options.override_gsm,
+        explain: options.explain,
+    };
+    Ok(Run {
+        meters: Meters::new(meters, log),
+        options,
+        client,
+        wish,
     })
 }
 
@@ -154,6 +247,14 @@ impl Run {
     fn dispatch(self) -> ExitCode {
         if self.options.info {
             self.info();
+            return ExitCode::SUCCESS;
+        }
+        if self.options.history {
+            self.history();
+            return ExitCode::SUCCESS;
+        }
+        if self.options.status {
+            self.status();
             return ExitCode::SUCCESS;
         }
         let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -164,10 +265,17 @@ impl Run {
             Err(error) => return failure(&error.into()),
         };
         let (what, result) = runtime.block_on(async {
-            if self.options.list_channels {
+            let options = &self.options;
+            if options.preflight {
+                ("preflight", Ok(self.preflight()))
+            } else if options.list_channels {
                 ("channel search", self.list_channels().await)
-            } else if self.options.dry_run {
+            } else if options.plan || options.explain {
+                ("dry-run", self.look_closer().await)
+            } else if options.dry_run {
                 ("dry-run", self.dry_run().await)
+            } else if options.apply {
+                ("update", self.apply())
             } else {
                 ("update", self.update_unless_interrupted().await)
             }
@@ -175,193 +283,231 @@ impl Run {
         // A download that was given up may still be writing its last buffer.
         runtime.shutdown_background();
         match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                self.log.error(&format!("{error:#}"));
-                if self.meters.is_json() {
-                    let line = serde_json::json!({"type": "error", "msg": format!("{error:#}")});
-                    show(&format!("{line}\n"));
-                }
-                let summary = format!("Exception occurred during {what}; see log file for details");
-                failure(&error.context(summary))
-            }
+            Ok(code) => code,
+            Err(error) => self.failure(what, error),
         }
+    }
+
+    /// The original's line first, then what it left to the log (section 2.3).
+    fn failure(&self, what: &str, error: anyhow::Error) -> ExitCode {
+        self.client.log.error(&format!("{error:#}"));
+        if self.meters.is_json() {
+            let line = json!({"type": "error", "msg": format!("{error:#}")});
+            show(&format!("{line}\n"));
+        }
+        let summary = format!("Exception occurred during {what}; see log file for details");
+        let error = error.context(summary);
+        let text = system_image_report::describe(&error, hint(&error).as_deref());
+        eprint!("{}", text.strip_prefix("error: ").unwrap_or(&text));
+        ExitCode::FAILURE
     }
 
     /// Section 2.4. No network.
     fn info(&self) {
-        let service = &self.device.config.service;
-        let mut text = format!(
-            "current build number: {}\ndevice name: {}\nchannel: {}\n",
-            service.build_number,
-            self.name.as_ref().map_or("?", DeviceName::as_str),
-            service.channel
-        );
-        if let Some(target) = &service.channel_target {
-            text += &format!("alias: {target}\n");
+        let info = report::Info::of(&self.client);
+        if self.options.json {
+            show_json("info", &info);
+        } else {
+            show(&info.to_text());
         }
-        text += &format!("last update: {}\n", self.device.last_update());
-        for (key, value) in service.version_detail.to_map().iter().rev() {
-            text += &format!("version {key}: {value}\n");
+    }
+
+    fn history(&self) {
+        let history = self.client.state.history();
+        if self.options.json {
+            show_json("history", &history);
+        } else {
+            show(&report::history(&history));
         }
-        show(&text);
+    }
+
+    fn status(&self) {
+        self.settle();
+        let status = report::Status::of(&self.client);
+        if self.options.json {
+            show_json("status", &status);
+        } else {
+            show(&status.to_text());
+        }
+    }
+
+    fn preflight(&self) -> ExitCode {
+        self.settle();
+        let found = preflight::look(&self.client);
+        let ready = found.iter().all(|finding| !finding.stops());
+        if self.options.json {
+            show_json("preflight", &json!({"ready": ready, "findings": found}));
+        } else {
+            show(&report::preflight(&found));
+        }
+        if ready {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(NOT_READY)
+        }
     }
 
     /// Section 2.5.
-    async fn list_channels(&self) -> anyhow::Result<()> {
-        let (server, name) = self.connect()?;
-        let facts = self.facts(name);
-        let session = with_fresh_keys(&self.log, async |fresh| {
-            Session::open(&server, facts, fresh).await
-        })
-        .await?;
+    async fn list_channels(&self) -> anyhow::Result<ExitCode> {
+        let channels = self.client.channels().await?;
+        if self.options.json {
+            show_json(
+                "channels",
+                &report::channels(&channels, self.client.name.as_ref()),
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut text = "Available channels:\n".to_owned();
-        for (name, channel) in &session.channels.0 {
+        for (name, channel) in &channels.0 {
             text += &match &channel.alias {
                 Some(target) => format!("    {name} (alias for: {target})\n"),
                 None => format!("    {name}\n"),
             };
         }
         show(&text);
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 
-    /// Section 2.5.
-    async fn dry_run(&self) -> anyhow::Result<()> {
-        let (server, name) = self.connect()?;
-        let facts = self.facts(name);
-        with_fresh_keys(&self.log, async |fresh| {
-            let mut session = Session::open(&server, facts, fresh).await?;
-            let found = session.device_index(&server, facts).await?;
-            let (plan, start) = self.plan(&found)?;
-            match &plan.decision {
-                Ok(route) => {
-                    let switch = start.switch.map(|(old, new)| format!(" ({old} -> {new})"));
-                    let switch = switch.unwrap_or_default();
-                    let phase = plan.phase.map(|(_, at)| format!("Target phase: {at}%\n"));
-                    let phase = phase.unwrap_or_default();
-                    show(&format!("Upgrade path is {route}{switch}\n{phase}"));
-                }
-                Err(_) => show("Already up-to-date\n"),
+    /// Section 2.5. What the server does not have is no error here, and told on the side.
+    async fn dry_run(&self) -> anyhow::Result<ExitCode> {
+        let checked = self.client.check(&self.wish).await?;
+        if self.options.json {
+            show_json("check", &report::check(&checked)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        warn(&checked);
+        let Some(update) = checked.update() else {
+            show("Already up-to-date\n");
+            return Ok(ExitCode::SUCCESS);
+        };
+        let switch = (update.switch.as_ref()).map(|(old, new)| format!(" ({old} -> {new})"));
+        let switch = switch.unwrap_or_default();
+        let phase = (update.phase).map(|phase| format!("Target phase: {}%\n", phase.percentage));
+        let phase = phase.unwrap_or_default();
+        show(&format!(
+            "Upgrade path is {}{switch}\n{phase}",
+            update.route()
+        ));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What an update would take, and why it is this one.
+    async fn look_closer(&self) -> anyhow::Result<ExitCode> {
+        let checked = self.client.check(&self.wish).await?;
+        if let Outcome::NotOffered(error) = checked.outcome {
+            return Err(error.into());
+        }
+        let plan = (self.options.plan)
+            .then(|| report::Plan::of(&self.client, &checked))
+            .transpose()?;
+        if self.options.json {
+            let mut found = report::check(&checked)?;
+            if let Some(plan) = plan {
+                found["plan"] = serde_json::to_value(plan)?;
             }
-            Ok(())
-        })
-        .await
+            show_json("check", &found);
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(plan) = plan {
+            show(&plan.to_text());
+        }
+        if let Some(explanation) = checked.explanation {
+            show(&explanation.to_text());
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Updates until the user presses Ctrl-C, which is no failure (section 2.3).
-    async fn update_unless_interrupted(&self) -> anyhow::Result<()> {
-        let interrupted = pin!(tokio::signal::ctrl_c());
-        // The first of the two is looked at first.
-        match select(interrupted, pin!(self.update())).await {
-            Either::Left((signal, _)) => {
-                signal.context("cannot wait for Ctrl-C")?;
-                self.meters.end();
-                self.log.info("interrupted");
-                eprintln!("interrupted: what has been received is kept, the next run goes on");
-                Ok(())
+    async fn update_unless_interrupted(&self) -> anyhow::Result<ExitCode> {
+        let (handle, control) = Control::new();
+        let interrupted = tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                handle.want(Wanted::Cancel);
             }
-            Either::Right((result, _)) => result,
+            // Whoever steers stays, or nobody could go on.
+            std::future::pending::<()>().await;
+        });
+        let updated = self.update(control).await;
+        interrupted.abort();
+        match updated {
+            Err(error) if error.is::<Canceled>() => {
+                self.client.log.info("interrupted");
+                eprintln!("interrupted: what has been received is kept, the next run goes on");
+                Ok(ExitCode::SUCCESS)
+            }
+            updated => updated,
         }
     }
 
     /// Check, download, prepare, apply.
-    async fn update(&self) -> anyhow::Result<()> {
-        let (server, name) = self.connect()?;
-        let facts = self.facts(name);
-        let config = &self.device.config;
-        let prepared = with_fresh_keys(&self.log, async |fresh| {
-            let mut session = Session::open(&server, facts, fresh).await?;
-            let found = session.device_index(&server, facts).await?;
-            let (plan, _) = self.plan(&found)?;
-            let Ok(route) = &plan.decision else {
-                return Ok(false);
-            };
-            let (chain, log) = (&session.chain, &*self.log);
-            let files = found.files(route)?;
-            update::fetch(&server, chain, &files, config, &self.meters, log).await?;
-            log.info("preparing recovery");
-            handover::prepare(config, route, &files, found.has_keyring, log)?;
-            Ok::<_, Failure>(true)
-        })
-        .await?;
+    async fn update(&self, control: Control) -> anyhow::Result<ExitCode> {
+        self.settle();
+        let mut client = self.client.clone();
+        if let Some(channel) = &self.options.switch {
+            client.choose(
+                Some(channel),
+                Some(client.device.config.service.build_number),
+            )?;
+        }
+        let checked =
+            crate::transfer::unless_canceled(control.clone(), client.check_and_note(&self.wish))
+                .await?;
+        if checked.update().is_none() {
+            warn(&checked);
+            if self.options.json {
+                show_json("check", &report::check(&checked)?);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let way = Way::BuiltIn;
+        let on_event = &mut |event| match event {
+            Event::Started(total) => self.meters.begin("downloading", total),
+            Event::Progress(now) => self.meters.step(now.received, now.total),
+            Event::Paused | Event::Resumed => {}
+        };
+        let prepared = crate::transfer::unless_canceled(
+            control.clone(),
+            client.prepare(&self.wish, Some(checked), &way, control.clone(), on_event),
+        )
+        .await;
+        self.meters.end();
+        let update = prepared?;
         // The last moment at which Ctrl-C can be heard.
         tokio::task::yield_now().await;
-        if prepared && !self.options.no_apply {
-            self.log.info("applying");
-            apply(&config.hooks.apply)?;
+        control.check()?;
+        if self.options.json {
+            show_json("update", &update);
         }
-        Ok(())
+        if update.is_some() && !self.options.no_apply {
+            apply(&client)?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
-    fn connect(&self) -> anyhow::Result<(Server, &DeviceName)> {
-        let name = self.name.as_ref().ok_or_else(|| {
-            anyhow!("the device's name is not known: set `device` in `[service]` or give --device")
-        })?;
-        Ok((Server::new(&self.device.config, name)?, name))
+    /// Applies what was prepared before.
+    fn apply(&self) -> anyhow::Result<ExitCode> {
+        self.settle();
+        apply(&self.client)?;
+        Ok(ExitCode::SUCCESS)
     }
 
-    fn facts<'a>(&'a self, device: &'a DeviceName) -> Facts<'a> {
-        Facts {
-            config: &self.device.config,
-            device,
-            now: device::clock(),
-            log: &self.log,
+    /// How the last update ended is noted; that it cannot be is no reason to stop.
+    fn settle(&self) {
+        if let Err(error) = self.client.settle() {
+            self.client.log.error(&format!("{error:#}"));
         }
-    }
-
-    fn plan<'a>(&self, found: &'a DeviceIndex) -> anyhow::Result<(Plan<'a>, Start)> {
-        let service = &self.device.config.service;
-        let given = self.options.build.is_some() || self.options.switch.is_some();
-        let target = service.channel_target.as_ref();
-        let start = Start::decide(service.build_number, given, target, found.alias.as_ref());
-        let phase = match self.options.percentage {
-            Some(percentage) => PhaseSource::Override(Percentage::clamped(percentage)),
-            None => PhaseSource::Machine {
-                channel: phase_channel(
-                    found.alias.as_ref().map(AsRef::as_ref),
-                    target.map(AsRef::as_ref),
-                ),
-                machine_id: device::machine_id().context("cannot read the machine's id")?,
-            },
-        };
-        let request = Request {
-            installed: start.version,
-            filter: self.filter,
-            cap: self.options.maximage,
-            phase,
-        };
-        let plan = system_image_planner::plan(&found.outline, &request);
-        for candidate in plan.candidates.iter().rev() {
-            let (score, route) = (candidate.score, &candidate.route);
-            self.log.debug(&format!(
-                "candidate {route}: score {score}, {}",
-                candidate.verdict
-            ));
-        }
-        match &plan.decision {
-            Ok(route) => self.log.info(&format!("Upgrade path is {route}")),
-            Err(why) => self.log.info(&format!("Already up-to-date: {why}")),
-        }
-        Ok((plan, start))
     }
 }
 
-/// Runs the apply hook: normally the reboot into the recovery, where the upgrader runs.
-fn apply(hook: &HookName) -> anyhow::Result<()> {
-    match hook {
-        HookName::Noop => Ok(()),
-        HookName::Reboot => {
-            let program = "/sbin/reboot";
-            let status = Command::new(program)
-                .args(["-f", "recovery"])
-                .status()
-                .with_context(|| format!("cannot run `{program}`"))?;
-            if status.success() {
-                return Ok(());
-            }
-            Err(anyhow!("`{program} -f recovery` failed: {status}"))
-        }
-        other => Err(anyhow!("there is no apply hook `{other}`")),
+/// Applies the prepared update, once it is verified again.
+fn apply(client: &Client) -> anyhow::Result<()> {
+    let prepared = client.prepared()?;
+    client.apply(&prepared.ok_or_else(|| anyhow!("no update is prepared"))?)
+}
+
+/// Tells on the side what the original left to the log.
+fn warn(checked: &Checked) {
+    if let Outcome::NotOffered(error) = &checked.outcome {
+        eprintln!("warning: {error}\nhint: {}", error.hint());
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
 use anyhow::Context;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 /// Mode of every directory that the client makes (client spec, section 16).
 const DIRECTORY_MODE: u32 = 0o2700;
@@ -29,6 +29,15 @@ pub fn replace(path: &Utf8Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("cannot write `{path}`");
     make_directory(path.parent().with_context(failed)?)?;
     system_image_durable::replace(path, bytes, 0o600).with_context(failed)
+}
+
+/// The user's cache directory, for what cannot be where it should.
+pub fn user_cache() -> Option<Utf8PathBuf> {
+    let set = std::env::var("XDG_CACHE_HOME").ok();
+    match set.filter(|path| !path.is_empty()) {
+        Some(path) => Some(path.into()),
+        None => Some(Utf8PathBuf::from(std::env::var("HOME").ok()?).join(".cache")),
+    }
 }
 
 /// Bytes that can still be written to the file system of a directory.

@@ -1,19 +1,23 @@
 //! The drop box: what the upgrader finds there (client spec, sections 9.8 and 14).
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::{fs, io};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use camino::Utf8Path;
 use system_image_durable as durable;
-use system_image_formats::command::{Command, CommandFile, SignedFile};
+use system_image_formats::command::{Command, CommandFile, Setting, SignedFile};
 use system_image_formats::config::{ClientConfig, Gpg};
 use system_image_formats::index::FileEntry;
 use system_image_formats::name::{FileName, NameError};
-use system_image_planner::Route;
 
+use crate::apply::Reset;
+use crate::check::Update;
 use crate::files;
 use crate::log::Log;
+use crate::session::{self, Facts};
+use crate::state::PreparedFile;
 
 /// The name of the command file.
 pub const COMMAND_FILE: &str = "ubuntu_command";
@@ -27,17 +31,17 @@ const MAX_COMMAND_FILE: usize = 4 << 20;
 /// What the names of files that are not complete end with.
 pub const PARTIAL: [&str; 3] = [".part", ".part.info", ".new"];
 
-/// The commands that apply these files of a route.
+/// The commands that apply these files, onto nothing if the route has a full image.
 pub fn commands(
     keyrings: &[FileName],
-    route: &Route<'_>,
+    is_full: bool,
     files: &[FileEntry],
 ) -> Result<CommandFile, NameError> {
     let mut commands = Vec::new();
     for keyring in keyrings {
         commands.push(Command::LoadKeyring(SignedFile::of(keyring.clone())?));
     }
-    if route.starts_from_nothing() {
+    if is_full {
         commands.push(Command::FormatSystem);
     }
     commands.push(Command::MountSystem);
@@ -50,15 +54,9 @@ pub fn commands(
 
 /// Copies the keyrings that the upgrader needs, writes the command file, and only then removes
 /// what no command names any more: an update that was prepared before stays whole until then.
-pub fn prepare(
-    config: &ClientConfig,
-    route: &Route<'_>,
-    files: &[FileEntry],
-    has_device_keyring: bool,
-    log: &Log,
-) -> anyhow::Result<()> {
+pub fn prepare(config: &ClientConfig, update: &Update, log: &Log) -> anyhow::Result<()> {
     let drop_box = &config.cache_partition;
-    let device = has_device_keyring.then_some(&config.gpg.device_signing);
+    let device = (update.device_keyring).then_some(&config.gpg.device_signing);
     let places = [&config.gpg.image_master, &config.gpg.image_signing];
     let mut names = Vec::new();
     let mut outdated = Vec::new();
@@ -69,9 +67,7 @@ pub fn prepare(
             (place.clone(), drop_box.join(name.as_str())),
             (place.with_file_name(&signature), drop_box.join(signature)),
         ] {
-            let content = durable::read(&from, MAX_KEYRING)
-                .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
-                .with_context(|| format!("cannot read `{from}`"))?;
+            let content = read_small(&from)?;
             if fs::read(&to).ok().as_deref() != Some(&content[..]) {
                 outdated.push((name.clone(), to, content));
             }
@@ -86,7 +82,7 @@ pub fn prepare(
     for (_, to, content) in outdated {
         files::replace(&to, &content)?;
     }
-    let commands = commands(&names, route, files)?;
+    let commands = commands(&names, update.is_full, &update.files)?;
     files::replace(&drop_box.join(COMMAND_FILE), &commands.to_bytes())?;
     clean_up(drop_box, &commands, log)
 }
@@ -101,6 +97,84 @@ pub fn keyring_names(gpg: &Gpg) -> Result<Vec<FileName>, NameError> {
 
 fn keyring_name(place: &Utf8Path) -> Result<FileName, NameError> {
     place.file_name().unwrap_or_default().parse()
+}
+
+/// Takes back whatever was prepared before.
+pub fn take_back(drop_box: &Utf8Path) -> anyhow::Result<()> {
+    let path = drop_box.join(COMMAND_FILE);
+    durable::remove(&path)
+        .and_then(|()| durable::present(durable::sync_directory(drop_box)).map(drop))
+        .with_context(|| format!("cannot take back `{path}`"))
+}
+
+/// Has the recovery wipe the user's data, in place of whatever was prepared.
+pub fn write_reset(drop_box: &Utf8Path, kind: Reset) -> anyhow::Result<()> {
+    let wipe = match kind {
+        Reset::Factory => None,
+        Reset::Production => Some(Command::Enable(Setting::FactoryWipe)),
+    };
+    let commands: CommandFile = [Command::FormatData].into_iter().chain(wipe).collect();
+    files::replace(&drop_box.join(COMMAND_FILE), &commands.to_bytes())
+}
+
+/// Checks what the upgrader will check: that the command file is there, and whatever it names is
+/// there and signed, and that the updates are these files. False when nothing is prepared.
+pub fn verify(facts: Facts<'_>, files: &[PreparedFile]) -> anyhow::Result<bool> {
+    let drop_box = &facts.config.cache_partition;
+    let path = drop_box.join(COMMAND_FILE);
+    let bytes =
+        durable::read(&path, MAX_COMMAND_FILE).with_context(|| format!("cannot read `{path}`"))?;
+    let Some(bytes) = bytes else {
+        return Ok(false);
+    };
+    let commands = CommandFile::parse(&bytes).with_context(|| format!("cannot use `{path}`"))?;
+    let mut chain = session::anchor(facts)?;
+    let mut left = files.iter();
+    for command in commands.commands() {
+        match command {
+            Command::LoadKeyring(signed) => {
+                let [archive, signature] = read(drop_box, signed)?;
+                chain
+                    .load(&archive, &signature)
+                    .with_context(|| format!("cannot use `{}`", signed.file()))?;
+            }
+            Command::Update(signed) => {
+                let known = left.next().filter(|known| known.name == *signed.file());
+                let known = known
+                    .with_context(|| format!("`{}` belongs to no known update", signed.file()))?;
+                let place = drop_box.join(signed.file().as_str());
+                let failed = || format!("cannot read `{place}`");
+                let data = File::open(&place).with_context(failed)?;
+                let [signature] = [read_small(&drop_box.join(signed.signature().as_str()))?];
+                let digest = (chain.index_signers()?)
+                    .verify_reader(data, &signature)
+                    .with_context(|| format!("`{place}` has no good signature"))?;
+                if *digest != known.sha256 {
+                    bail!("`{place}` is not the file that was prepared");
+                }
+            }
+            Command::FormatSystem | Command::MountSystem | Command::UnmountSystem => {}
+            // A reset is no update.
+            _ => return Ok(false),
+        }
+    }
+    match left.next() {
+        None => Ok(true),
+        Some(missing) => bail!("`{path}` does not name `{}`", missing.name),
+    }
+}
+
+fn read(drop_box: &Utf8Path, signed: &SignedFile) -> anyhow::Result<[Vec<u8>; 2]> {
+    Ok([
+        read_small(&drop_box.join(signed.file().as_str()))?,
+        read_small(&drop_box.join(signed.signature().as_str()))?,
+    ])
+}
+
+fn read_small(path: &Utf8Path) -> anyhow::Result<Vec<u8>> {
+    durable::read(path, MAX_KEYRING)
+        .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .with_context(|| format!("cannot read `{path}`"))
 }
 
 /// Takes back an update that was prepared before if it names one of the files that are about to

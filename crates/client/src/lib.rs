@@ -12,12 +12,20 @@
 //! | [`log`], [`meter`] | the log file, progress as callers of the original read it |
 //! | [`cli`] | the command line |
 
+pub mod apply;
+pub mod check;
 pub mod cli;
+pub mod client;
 pub mod device;
+pub mod explain;
 pub mod files;
 pub mod handover;
 pub mod log;
 pub mod meter;
+pub mod preflight;
 pub mod server;
 pub mod session;
+pub mod settings;
+pub mod state;
+pub mod transfer;
 pub mod update;

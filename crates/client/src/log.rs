@@ -85,12 +85,5 @@ fn open(path: &Utf8Path) -> Option<File> {
 }
 
 fn fallback() -> Option<Utf8PathBuf> {
-    let cache = std::env::var("XDG_CACHE_HOME")
-        .ok()
-        .filter(|path| !path.is_empty());
-    let cache = match cache {
-        Some(path) => Utf8PathBuf::from(path),
-        None => Utf8PathBuf::from(std::env::var("HOME").ok()?).join(".cache"),
-    };
-    Some(cache.join("system-image/client.log"))
+    Some(files::user_cache()?.join("system-image/client.log"))
 }

@@ -52,6 +52,7 @@ pub struct Meters {
 #[derive(Debug, Default)]
 struct State {
     dots: u32,
+    total: u64,
     bar: Option<Progress>,
 }
 
@@ -72,8 +73,10 @@ impl Meters {
 
     /// Begins to show a long download on a terminal.
     pub fn begin(&self, what: &str, total: u64) {
+        let mut state = self.state();
+        state.total = total;
         if self.shown.is_empty() && stderr().is_terminal() {
-            self.state().bar = Some(Progress::new(what, total));
+            state.bar = Some(Progress::new(what, total));
         }
     }
 
@@ -84,9 +87,11 @@ impl Meters {
         }
     }
 
-    /// `received` of `total` bytes are there.
-    pub fn step(&self, received: u64, total: u64) {
+    /// `received` of `total` bytes are there; of as many as [`begin`](Self::begin) said if it is not
+    /// known better.
+    pub fn step(&self, received: u64, total: Option<u64>) {
         let mut state = self.state();
+        let total = total.unwrap_or(state.total);
         if let Some(bar) = &mut state.bar {
             bar.set(received);
         }

@@ -14,7 +14,7 @@ use system_image_durable as durable;
 use system_image_fetch::FetchError;
 use system_image_formats::channels::{Channel, Channels, DeviceEntry};
 use system_image_formats::config::ClientConfig;
-use system_image_formats::index::{FileEntry, Index};
+use system_image_formats::index::{Image, Index};
 use system_image_formats::json::JsonError;
 use system_image_formats::keyring::KeyringType;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
@@ -104,8 +104,8 @@ pub struct DeviceIndex {
 }
 
 impl DeviceIndex {
-    /// The files that a route over the index needs now, in order of application.
-    pub fn files(&self, route: &Route<'_>) -> anyhow::Result<Vec<FileEntry>> {
+    /// The images of a route over the index, whole.
+    pub fn images(&self, route: &Route<'_>) -> anyhow::Result<Vec<Image>> {
         let mut document = self.document.as_ref();
         let images = (document.rewind().map_err(JsonError::Read))
             .and_then(|()| Index::read_images(document, &route.places()))
@@ -113,7 +113,7 @@ impl DeviceIndex {
                 path: self.path.clone(),
                 source,
             })?;
-        Ok(system_image_planner::files(images))
+        Ok(images)
     }
 }
 
@@ -126,6 +126,8 @@ pub struct Facts<'a> {
     pub device: &'a DeviceName,
     /// The clock, in Unix seconds.
     pub now: i64,
+    /// Whether no signature is looked at (`--skip-gpg-verification`).
+    pub trust_anybody: bool,
     /// Where to tell what happens.
     pub log: &'a Log,
 }
@@ -133,20 +135,10 @@ pub struct Facts<'a> {
 impl Session {
     /// Loads the keyrings and the channels.
     pub async fn open(server: &Server, facts: Facts<'_>, fresh: Fresh) -> Result<Self, Failure> {
-        let gpg = &facts.config.gpg;
-        let anchor = durable::read(&gpg.archive_master, MAX_KEYRING)
-            .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
-            .map_err(|source| NoAnchor {
-                path: gpg.archive_master.clone(),
-                source,
-            })?;
-        let now = Now::from_clock(facts.now);
-        let chain = Chain::new(&anchor, facts.device.clone(), now)
-            .with_context(|| format!("`{}` is not usable as trust root", gpg.archive_master))?;
         let mut keys = Keys {
             server,
             facts,
-            chain,
+            chain: anchor(facts)?,
         };
         keys.kept_or_fetched(KeyringType::ImageMaster, fresh.image_master)
             .await?;
@@ -168,11 +160,11 @@ impl Session {
     }
 
     /// The channel and device of the configuration.
-    fn entry(&self, facts: Facts<'_>) -> anyhow::Result<(&Channel, &DeviceEntry)> {
+    fn entry(&self, facts: Facts<'_>) -> Result<(&Channel, &DeviceEntry), NotOffered> {
         let name = &facts.config.service.channel;
         let channel = self.channels.get(name).ok_or_else(|| {
             facts.log.info(&format!("no matching channel: {name}"));
-            UnknownChannel {
+            NotOffered::Channel {
                 name: name.clone(),
                 known: visible(&self.channels),
             }
@@ -181,7 +173,7 @@ impl Session {
             facts
                 .log
                 .info(&format!("no matching device: {}", facts.device));
-            UnknownDevice {
+            NotOffered::Device {
                 channel: name.clone(),
                 device: facts.device.clone(),
                 known: channel.devices.keys().map(ToString::to_string).collect(),
@@ -196,8 +188,11 @@ impl Session {
         &mut self,
         server: &Server,
         facts: Facts<'_>,
-    ) -> Result<DeviceIndex, Failure> {
-        let (channel, entry) = self.entry(facts)?;
+    ) -> Result<Result<DeviceIndex, NotOffered>, Failure> {
+        let (channel, entry) = match self.entry(facts) {
+            Ok(found) => found,
+            Err(not_offered) => return Ok(Err(not_offered)),
+        };
         let (alias, entry) = (channel.alias.clone(), entry.clone());
         let place = &facts.config.gpg.device_signing;
         if let Some(paths) = &entry.keyring {
@@ -228,14 +223,61 @@ impl Session {
                 path: path.clone(),
                 source,
             })?;
-        Ok(DeviceIndex {
+        Ok(Ok(DeviceIndex {
             alias,
             outline,
             has_keyring: entry.keyring.is_some(),
             path,
             document,
-        })
+        }))
     }
+}
+
+/// A chain of nothing but the device's trust root.
+pub fn anchor(facts: Facts<'_>) -> anyhow::Result<Chain> {
+    let path = &facts.config.gpg.archive_master;
+    let anchor = durable::read(path, MAX_KEYRING)
+        .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .map_err(|source| NoAnchor {
+            path: path.clone(),
+            source,
+        })?;
+    let now = Now::from_clock(facts.now);
+    let mut chain = Chain::new(&anchor, facts.device.clone(), now)
+        .with_context(|| format!("`{path}` is not usable as trust root"))?;
+    if facts.trust_anybody {
+        chain.trust_anybody_for_testing();
+    }
+    Ok(chain)
+}
+
+/// Each keyring that is kept, in the order of the chain: when it expires, if it does, or why it cannot
+/// be used; nothing for one that is not there.
+pub fn kept_keyrings(facts: Facts<'_>) -> Vec<(KeyringType, anyhow::Result<Option<Option<i64>>>)> {
+    let mut chain = match anchor(facts) {
+        Ok(chain) => chain,
+        Err(error) => return vec![(KeyringType::ArchiveMaster, Err(error))],
+    };
+    let gpg = &facts.config.gpg;
+    let blacklist = facts.config.data_partition.join("blacklist.tar.xz");
+    let places = [
+        (KeyringType::ImageMaster, &gpg.image_master),
+        (KeyringType::Blacklist, &blacklist),
+        (KeyringType::ImageSigning, &gpg.image_signing),
+        (KeyringType::DeviceSigning, &gpg.device_signing),
+    ];
+    let mut found = vec![(KeyringType::ArchiveMaster, Ok(Some(None)))];
+    for (kind, place) in places {
+        let result = match kept(place) {
+            None => Ok(None),
+            Some(signed) => chain
+                .load_as(kind, &signed.content, &signed.signature)
+                .map(|keyring| Some(keyring.info.expiry))
+                .with_context(|| format!("cannot use `{place}`")),
+        };
+        found.push((kind, result));
+    }
+    found
 }
 
 /// The keyrings while they are being loaded.
@@ -370,23 +412,42 @@ pub struct Missing {
     path: TreePath,
 }
 
-/// The server has no such channel.
-#[derive(Debug, thiserror::Error)]
-#[error("the server has no channel `{name}`")]
-pub struct UnknownChannel {
-    name: ChannelName,
-    /// Those that it offers.
-    pub known: Vec<String>,
+/// The server has nothing for this device on this channel. For callers of the original that is no
+/// error: the device is up to date.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOffered {
+    /// There is no such channel.
+    #[error("the server has no channel `{name}`")]
+    Channel {
+        /// Its name.
+        name: ChannelName,
+        /// Those that it offers.
+        known: Vec<String>,
+    },
+    /// The channel is not for this device.
+    #[error("channel `{channel}` has no device `{device}`")]
+    Device {
+        /// The channel.
+        channel: ChannelName,
+        /// The device.
+        device: DeviceName,
+        /// Those that it has.
+        known: Vec<String>,
+    },
 }
 
-/// The channel is not for this device.
-#[derive(Debug, thiserror::Error)]
-#[error("channel `{channel}` has no device `{device}`")]
-pub struct UnknownDevice {
-    channel: ChannelName,
-    device: DeviceName,
-    /// Those that it has.
-    pub known: Vec<String>,
+impl NotOffered {
+    /// One line for the person at the keyboard.
+    pub fn hint(&self) -> String {
+        let (known, option) = match self {
+            Self::Channel { known, .. } => (known, "--channel"),
+            Self::Device { known, .. } => (known, "--device"),
+        };
+        match &known[..] {
+            [] => "it has none yet; ask its publisher".to_owned(),
+            _ => format!("it has {}; choose one with {option}", known.join(", ")),
+        }
+    }
 }
 
 fn visible(channels: &Channels) -> Vec<String> {
@@ -454,11 +515,8 @@ fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<FetchError>() {
         return error.hint().map(str::to_owned);
     }
-    if let Some(UnknownChannel { known, .. }) = cause.downcast_ref() {
-        return Some(choose(known, "--channel"));
-    }
-    if let Some(UnknownDevice { known, .. }) = cause.downcast_ref() {
-        return Some(choose(known, "--device"));
+    if let Some(error) = cause.downcast_ref::<NotOffered>() {
+        return Some(error.hint());
     }
     let text = if cause.is::<Missing>() {
         "check `base` and the ports of `[service]` in the configuration"
@@ -473,11 +531,4 @@ fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
         return None;
     };
     Some(text.to_owned())
-}
-
-fn choose(known: &[String], option: &str) -> String {
-    match known {
-        [] => "it has none yet; ask its publisher".to_owned(),
-        _ => format!("it has {}; choose one with {option}", known.join(", ")),
-    }
 }

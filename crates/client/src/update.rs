@@ -10,8 +10,9 @@ use std::io::{self, Seek};
 
 use anyhow::{Context, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
 use system_image_durable as durable;
-use system_image_fetch::{Progress, Request, Size as FileSize};
+use system_image_fetch::{FetchError, Request, Size as FileSize};
 use system_image_formats::command::SignedFile;
 use system_image_formats::config::ClientConfig;
 use system_image_formats::hash::Hasher;
@@ -23,9 +24,9 @@ use system_image_trust::{Chain, Signers, VerifyError};
 use crate::files;
 use crate::handover::{self, COMMAND_FILE, PARTIAL};
 use crate::log::Log;
-use crate::meter::Meters;
 use crate::server::{MAX_SIGNATURE, Server};
 use crate::session::Failure;
+use crate::transfer::{Control, Event, OnEvent, Way};
 
 /// Room that is left free beside an update: the command file, keyrings, signatures.
 const SPARE: u64 = 4 << 20;
@@ -79,16 +80,38 @@ enum There {
     Other(u64),
 }
 
+/// How files come into the drop box.
+#[derive(Debug)]
+pub struct Fetch<'a> {
+    /// Where from.
+    pub server: &'a Server,
+    /// Who may sign them.
+    pub chain: &'a Chain,
+    /// The drop box and the names that are taken in it.
+    pub config: &'a ClientConfig,
+    /// What brings payloads.
+    pub way: &'a Way,
+    /// What is wanted meanwhile.
+    pub control: Control,
+    /// Where to tell what happens.
+    pub log: &'a Log,
+}
+
 /// Fetches what is missing of these files into the drop box. Afterwards each of them is there,
 /// with the digest of the index and a good signature.
 pub async fn fetch(
-    server: &Server,
-    chain: &Chain,
+    what: Fetch<'_>,
     files: &[FileEntry],
-    config: &ClientConfig,
-    meters: &Meters,
-    log: &Log,
+    on_event: OnEvent<'_>,
 ) -> Result<(), Failure> {
+    let Fetch {
+        server,
+        chain,
+        config,
+        way,
+        control,
+        log,
+    } = what;
     let drop_box = &config.cache_partition;
     files::make_directory(drop_box)?;
     let signers = chain.index_signers()?;
@@ -99,7 +122,7 @@ pub async fn fetch(
             found => missing.push((file, found)),
         }
     }
-    room(drop_box, &missing)?;
+    check_room(drop_box, &missing)?;
     // Nothing of an update that was prepared before is touched until these are there: what no key
     // may sign is not worth its payload.
     let mut signatures = Vec::new();
@@ -148,17 +171,44 @@ pub async fn fetch(
                 FileSize::Exactly(size) | FileSize::AtMost(size) => size,
             })
             .sum();
-        meters.begin("downloading", total);
-        let step = &mut |now: Progress| meters.step(now.received, now.total.unwrap_or(total));
-        let fetched = server.fetcher.fetch_all(&requests, step).await;
-        meters.end();
-        fetched.context("cannot download the update")?;
+        on_event(Event::Started(total));
+        bring(server, way, &requests, &control, log, on_event)
+            .await
+            .context("cannot download the update")?;
     }
+    control.check()?;
     for (file, _) in &missing {
         verify(file, &signers)?;
     }
     log.info(&format!("all files available in {drop_box}"));
     Ok(())
+}
+
+/// Brings the files; one that comes damaged is fetched once more.
+async fn bring(
+    server: &Server,
+    way: &Way,
+    requests: &[Request],
+    control: &Control,
+    log: &Log,
+    on_event: OnEvent<'_>,
+) -> anyhow::Result<()> {
+    let brought = way.bring(server, requests, control.clone(), on_event).await;
+    match brought {
+        Err(error) if is_damaged(&error) => {
+            log.error(&format!("{error:#}; fetching it once more"));
+            way.bring(server, requests, control.clone(), on_event).await
+        }
+        brought => brought,
+    }
+}
+
+/// Whether a file came with other bytes than it must have.
+pub fn is_damaged(error: &anyhow::Error) -> bool {
+    let damaged = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(FetchError::Checksum { .. }))
+    };
+    error.chain().any(damaged)
 }
 
 /// The files and where they go. No two of them, nor anything else that the client writes into the
@@ -247,8 +297,55 @@ fn unsigned(file: &Wanted<'_>, error: VerifyError) -> Failure {
     Failure::Stale(KeyringType::ImageSigning, anyhow!(error).context(what))
 }
 
+/// Room that an update needs beside what is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Room {
+    /// Where.
+    pub directory: Utf8PathBuf,
+    /// How many bytes.
+    pub needed: u64,
+    /// How many are free.
+    pub available: u64,
+}
+
+/// What fetching these files would take: bytes to download, and room.
+pub fn foresee(
+    chain: &Chain,
+    files: &[FileEntry],
+    config: &ClientConfig,
+) -> anyhow::Result<(u64, Room)> {
+    let drop_box = &config.cache_partition;
+    files::make_directory(drop_box)?;
+    let signers = chain.index_signers()?;
+    let (mut missing, mut download) = (Vec::new(), 0u64);
+    for file in wanted(files, config)? {
+        let found = there(&file, &signers)?;
+        if let There::Other(_) = found {
+            download = download.saturating_add(file.entry.size);
+        }
+        missing.push((file, found));
+    }
+    Ok((download, room(drop_box, &missing)?))
+}
+
 /// Refuses before the first byte what cannot end well.
-fn room(directory: &Utf8Path, missing: &[(Wanted<'_>, There)]) -> anyhow::Result<()> {
+fn check_room(directory: &Utf8Path, missing: &[(Wanted<'_>, There)]) -> anyhow::Result<()> {
+    let Room {
+        directory,
+        needed,
+        available,
+    } = room(directory, missing)?;
+    if needed > available {
+        bail!(NoRoom {
+            directory,
+            needed,
+            available
+        });
+    }
+    Ok(())
+}
+
+fn room(directory: &Utf8Path, missing: &[(Wanted<'_>, There)]) -> anyhow::Result<Room> {
     let (mut needed, mut reclaimed) = (0u64, 0u64);
     for (file, found) in missing {
         if let There::Other(size) = found {
@@ -260,18 +357,14 @@ fn room(directory: &Utf8Path, missing: &[(Wanted<'_>, There)]) -> anyhow::Result
             reclaimed = reclaimed.saturating_add(*size).saturating_add(part);
         }
     }
-    if needed == 0 {
-        return Ok(());
-    }
     let available = files::available(directory)
         .with_context(|| format!("cannot tell the free space of `{directory}`"))?;
-    let needed = needed.saturating_add(SPARE).saturating_sub(reclaimed);
-    if needed > available {
-        bail!(NoRoom {
-            directory: directory.to_owned(),
-            needed,
-            available
-        });
+    if needed > 0 {
+        needed = needed.saturating_add(SPARE).saturating_sub(reclaimed);
     }
-    Ok(())
+    Ok(Room {
+        directory: directory.to_owned(),
+        needed,
+        available,
+    })
 }

@@ -316,7 +316,7 @@ fn options_may_be_abbreviated_and_help_and_version_succeed() {
 }
 
 #[test]
-fn an_unknown_channel_or_device_is_an_error_that_names_those_there_are() {
+fn an_unknown_channel_or_device_is_no_update_and_an_error_of_the_new_outputs() {
     let keys = Keys::generate();
     let tree = Published::new(&keys).full(1).channels(|channels| {
         let mut hidden = channels.0[&"stable".parse().unwrap()].clone();
@@ -328,34 +328,35 @@ fn an_unknown_channel_or_device_is_an_error_that_names_those_there_are() {
     });
     let web = tree.serve();
     let device = Device::new(&keys).served_by(&web);
-    for options in [&["-n"][..], &[]] {
-        let with = |more: &[&str]| refuse(&device, &[options, &["-p", "0"], more].concat());
-        let what = if options.is_empty() {
-            "update"
-        } else {
-            "dry-run"
-        };
-        assert_eq!(
-            with(&["-c", "stabel"]),
-            format!(
-                "error: Exception occurred during {what}; see log file for details\n\
-                 caused by: the server has no channel `stabel`\n\
-                 hint: it has empty, stable; choose one with --channel\n"
-            )
-        );
-        assert_eq!(
-            with(&["-d", "tango"]),
-            format!(
-                "error: Exception occurred during {what}; see log file for details\n\
-                 caused by: channel `stable` has no device `tango`\n\
-                 hint: it has lamp; choose one with --device\n"
-            )
-        );
-        let empty = with(&["-c", "empty"]);
-        assert!(
-            empty.ends_with("hint: it has none yet; ask its publisher\n"),
-            "{empty}"
-        );
+    let asked = [
+        (
+            ["-c", "stabel"],
+            "the server has no channel `stabel`",
+            "it has empty, stable; choose one with --channel",
+        ),
+        (
+            ["-d", "tango"],
+            "channel `stable` has no device `tango`",
+            "it has lamp; choose one with --device",
+        ),
+        (
+            ["-c", "empty"],
+            "channel `empty` has no device `lamp`",
+            "it has none yet; ask its publisher",
+        ),
+    ];
+    for (more, why, hint) in asked {
+        // For callers of the original it is as it was, and told on the side.
+        for (options, out) in [(&["-n"][..], "Already up-to-date\n"), (&[], "")] {
+            let ran = run(&device, &[options, &["-p", "0"], &more].concat());
+            assert_eq!((ran.code, &*ran.out), (Some(0), out));
+            assert_eq!(ran.err, format!("warning: {why}\nhint: {hint}\n"));
+        }
+        for option in ["--plan", "--explain"] {
+            let err = refuse(&device, &[&[option], &more[..]].concat());
+            let first = "Exception occurred during dry-run; see log file for details\n";
+            assert_eq!(err, format!("{first}caused by: {why}\nhint: {hint}\n"));
+        }
     }
     let log = fs::read_to_string(device.log()).unwrap();
     assert!(log.contains(") no matching channel: stabel\n"), "{log}");

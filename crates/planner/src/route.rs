@@ -46,14 +46,16 @@ impl<'a> Route<'a> {
         self.images.iter().any(|image| image.kind.is_full())
     }
 
-    /// Where the images to fetch and apply now are in the index: those up to the first one that
-    /// must be booted.
+    /// Where its images are in the index.
     pub fn places(&self) -> Vec<usize> {
-        let now = match self.images.iter().position(|image| image.bootme) {
-            Some(at) => &self.images[..=at],
-            None => &self.images,
-        };
-        now.iter().map(|image| image.place).collect()
+        self.images.iter().map(|image| image.place).collect()
+    }
+
+    /// How many of its images are to be fetched and applied now: those up to the first one that
+    /// must be booted.
+    pub fn now(&self) -> usize {
+        let boot = self.images.iter().position(|image| image.bootme);
+        boot.map_or(self.images.len(), |at| at + 1)
     }
 
     /// Keeps the images up to version `cap`; nothing when none is left.

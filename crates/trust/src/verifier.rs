@@ -101,6 +101,8 @@ pub struct Verifier {
     content: sha2::Sha256,
     /// Whether somebody wants the SHA-256: the caller, or one of the claims.
     digests: bool,
+    /// Whether nobody has to have signed.
+    anybody: bool,
 }
 
 impl Verifier {
@@ -115,7 +117,18 @@ impl Verifier {
             claims,
             content: sha2::Sha256::new(),
             digests: true,
+            anybody: false,
         })
+    }
+
+    /// A verifier that nothing is wrong for.
+    pub(crate) fn of_anybody() -> Self {
+        Self {
+            claims: Vec::new(),
+            content: sha2::Sha256::new(),
+            digests: true,
+            anybody: true,
+        }
     }
 
     /// Whether all of `bytes` was signed, and by whom; without a digest that nobody asks for.
@@ -150,8 +163,11 @@ impl Verifier {
                 return Err(VerifyError::Bad { key: by });
             }
         }
-        let made = made.expect("a verifier is only made with a claim that has not lapsed");
         let digest: [u8; 32] = self.content.finalize().into();
+        if self.anybody {
+            return Ok(Verified::trust_unsigned_for_testing(digest.into()));
+        }
+        let made = made.expect("a verifier is only made with a claim that has not lapsed");
         Ok(Verified::new(digest.into(), made))
     }
 }

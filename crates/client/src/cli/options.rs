@@ -5,6 +5,9 @@ use clap::{ArgAction, Parser};
 use system_image_formats::name::{ChannelName, DeviceName};
 use system_image_formats::version::ImageVersion;
 
+/// Over the options that the original does not have.
+const ADDED: &str = "Beyond the original";
+
 /// Check for system updates, download them and hand them over to the upgrader
 ///
 /// Without options: a full update.
@@ -64,6 +67,54 @@ pub(super) struct Options {
     /// Print the server's channels, and exit
     #[arg(long)]
     pub(super) list_channels: bool,
+    /// Have the recovery wipe the user's data
+    #[arg(long)]
+    pub(super) factory_reset: bool,
+    /// Have the recovery wipe the user's data, as before a sale
+    #[arg(long)]
+    pub(super) production_reset: bool,
+    /// Print the settings, and exit
+    #[arg(long)]
+    pub(super) show_settings: bool,
+    /// Store a setting, and exit; can be given several times
+    #[arg(long, value_name = "KEY=VAL")]
+    pub(super) set: Vec<String>,
+    /// Print a setting, and exit; can be given several times
+    #[arg(long, value_name = "KEY")]
+    pub(super) get: Vec<String>,
+    /// Delete a setting, and exit; can be given several times
+    #[arg(long, value_name = "KEY")]
+    pub(super) del: Vec<String>,
+    /// Allow mobile data for this run, whatever the setting says
+    #[arg(long)]
+    pub(super) override_gsm: bool,
+    /// Check no signature at all
+    #[arg(long, hide = true)]
+    pub(super) skip_gpg_verification: bool,
+    /// Print what an update would take: bytes, space, reboots, files
+    #[arg(long, help_heading = ADDED)]
+    pub(super) plan: bool,
+    /// Print each candidate and image, and the rule that decided
+    #[arg(long, help_heading = ADDED)]
+    pub(super) explain: bool,
+    /// Print what is installed, chosen, prepared, and how the last update ended
+    #[arg(long, help_heading = ADDED)]
+    pub(super) status: bool,
+    /// Print what happened to the device's image so far
+    #[arg(long, help_heading = ADDED)]
+    pub(super) history: bool,
+    /// Look for whatever would stop an update; exit status 3 if there is something
+    #[arg(long, help_heading = ADDED)]
+    pub(super) preflight: bool,
+    /// Apply the prepared update; needs no network
+    #[arg(long, help_heading = ADDED)]
+    pub(super) apply: bool,
+    /// Do what the settings allow without being asked, as a timer does
+    #[arg(long, help_heading = ADDED)]
+    pub(super) automatic: bool,
+    /// Print the result as JSON
+    #[arg(long, help_heading = ADDED)]
+    pub(super) json: bool,
     /// Switch to a channel: like `-b 0 -c CHANNEL`
     #[arg(long, value_name = "CHANNEL")]
     pub(super) switch: Option<ChannelName>,

@@ -72,7 +72,8 @@ pub(crate) fn refuse(device: &Device, options: &[&str]) -> String {
     let ran = run(device, options);
     let err = ran.err;
     assert_eq!(ran.code, Some(1), "{options:?}: {err}");
-    assert!(err.starts_with("error: "), "{err}");
+    let first = ["Exception occurred during ", "error: the configuration in "];
+    assert!(first.iter().any(|text| err.starts_with(text)), "{err}");
     assert_eq!(err.matches("hint: ").count(), 1, "{err}");
     assert!(!err.contains("panicked"), "{err}");
     let now = device.dropped();

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
+
 /// A length of time, written `1h`, `90m`, `1d12h`, `1.5h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval(Duration);
@@ -164,6 +166,8 @@ pub enum HookName {
     Reboot,
     /// `systemimage.apply.Noop`: does nothing.
     Noop,
+    /// A program of the integrator's, by its absolute path.
+    Program(Utf8PathBuf),
     /// Another dotted name, refused only when it is used.
     Other(Box<str>),
 }
@@ -186,6 +190,7 @@ impl fmt::Display for HookName {
             Self::WeightedScorer => Self::WEIGHTED_SCORER,
             Self::Reboot => Self::REBOOT,
             Self::Noop => Self::NOOP,
+            Self::Program(path) => path.as_str(),
             Self::Other(name) => name,
         })
     }
@@ -193,7 +198,7 @@ impl fmt::Display for HookName {
 
 /// The text is no dotted name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a hook is a dotted name, e.g. `systemimage.apply.Reboot`")]
+#[error("a hook is a dotted name, e.g. `systemimage.apply.Reboot`, or the path of a program")]
 pub struct HookNameError;
 
 impl FromStr for HookName {
@@ -205,6 +210,7 @@ impl FromStr for HookName {
             Self::WEIGHTED_SCORER => Self::WeightedScorer,
             Self::REBOOT => Self::Reboot,
             Self::NOOP => Self::Noop,
+            path if path.starts_with('/') => Self::Program(path.into()),
             other if other.contains('.') => Self::Other(other.into()),
             _ => return Err(HookNameError),
         })
