@@ -6,15 +6,18 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 20] = [
+const NEEDED: [(&str, &str); 24] = [
     ("busybox", "busybox-static"),
     ("cc", "gcc"),
     ("cpio", "cpio"),
     ("curl", "curl"),
+    ("dbus-daemon", "dbus"),
     ("faketime", "faketime"),
+    ("gdbus", "libglib2.0-bin"),
     ("gpg", "gnupg"),
     ("gpgv", "gpgv"),
     ("getfattr", "attr"),
+    ("lomiri-download-manager", "lomiri-download-manager"),
     ("losetup", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
@@ -27,6 +30,11 @@ const NEEDED: [(&str, &str); 20] = [
     ("tar", "tar"),
     ("wrk", "wrk"),
     ("xz", "xz-utils"),
+    // A module of the interpreter, not a program.
+    (
+        "/usr/lib/python3/dist-packages/dbusmock",
+        "python3-dbusmock",
+    ),
 ];
 
 /// Where programs are; a user's path often lacks the last two.

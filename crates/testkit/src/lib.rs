@@ -10,11 +10,13 @@
 //! | answer requests byte by byte | [`http`] |
 //! | have a device that takes updates | [`Device`] |
 //! | run out of room | [`SmallDisk`] |
+//! | have a message bus with services on it | [`Bus`], [`Mock`] |
 #![allow(
     clippy::unwrap_used,
     reason = "a fixture that cannot be made ends its test"
 )]
 
+mod bus;
 mod device;
 mod disk;
 pub mod http;
@@ -23,6 +25,7 @@ mod published;
 pub mod tree;
 mod web;
 
+pub use bus::{Bus, Mock, Peer};
 pub use device::Device;
 pub use disk::SmallDisk;
 pub use keys::{Keys, MADE, keyring, sign};
