@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use zbus::Connection;
-use zbus::zvariant::{ObjectPath, OwnedObjectPath, Value};
+use zbus::{ObjectPath, OwnedObjectPath, Variant};
 
 use crate::call::{CallError, Remote};
 use crate::presence;
@@ -188,7 +188,7 @@ async fn ask(
         Interaction::Allowed => (1_u32, PATIENCE_WITH_PEOPLE),
         Interaction::Never => (0, PATIENCE),
     };
-    let subject = HashMap::from([("name", Value::from(caller))]);
+    let subject = HashMap::from([("name", Variant::from(caller))]);
     let details: HashMap<&str, &str> = HashMap::new();
     // The last is a name to cancel the question by; a caller that goes away cancels it too.
     let body = (("system-bus-name", subject), action, details, flags, "");

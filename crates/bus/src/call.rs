@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zbus::zvariant::{DynamicType, OwnedValue, Type};
 use zbus::{Connection, Message};
+use zbus::{DynamicType, OwnedVariant, Type};
 
 /// How long a service may take, which includes its start. The same as in other bus libraries.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -143,11 +143,11 @@ impl<'a> Remote<'a> {
 
 /// Properties by name, of any type.
 #[derive(Debug)]
-pub(crate) struct Properties(HashMap<String, OwnedValue>);
+pub(crate) struct Properties(HashMap<String, OwnedVariant>);
 
 impl Properties {
     /// A property, if it is there and of that type.
-    pub(crate) fn get<T: TryFrom<OwnedValue>>(&self, name: &str) -> Option<T> {
+    pub(crate) fn get<T: TryFrom<OwnedVariant>>(&self, name: &str) -> Option<T> {
         self.0.get(name)?.try_clone().ok()?.try_into().ok()
     }
 }

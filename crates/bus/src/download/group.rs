@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use zbus::message::Type;
-use zbus::zvariant::{OwnedObjectPath, Value};
 use zbus::{Connection, MatchRule, Message, MessageStream};
+use zbus::{OwnedObjectPath, Variant};
 
 use super::event::{self, Signal};
 use super::queue::Queue;
@@ -53,7 +53,7 @@ impl Group {
             interface: family.manager(),
         };
         let records: Vec<_> = records.iter().map(wire).collect();
-        let metadata: HashMap<&str, Value<'_>> = HashMap::new();
+        let metadata: HashMap<&str, Variant<'_>> = HashMap::new();
         let headers: HashMap<&str, &str> = headers.iter().copied().collect();
         let body = (records, "sha256", allow_mobile, metadata, headers);
         let answer = manager.send(METHOD, &body, PATIENCE).await?;
@@ -144,10 +144,10 @@ async fn signals(
 ) -> zbus::Result<MessageStream> {
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
-        .sender(manager)?
-        .path(path)?
-        .interface(family.group())?
-        .build();
+        .sender(manager)
+        .path(path)
+        .interface(family.group())
+        .build()?;
     MessageStream::for_match_rule(rule, connection, None).await
 }
 
@@ -155,11 +155,11 @@ async fn signals(
 async fn leaves(connection: &Connection, manager: &str) -> zbus::Result<MessageStream> {
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
-        .sender("org.freedesktop.DBus")?
-        .interface("org.freedesktop.DBus")?
-        .member("NameOwnerChanged")?
-        .add_arg(manager)?
-        .build();
+        .sender("org.freedesktop.DBus")
+        .interface("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        .add_arg(manager)
+        .build()?;
     MessageStream::for_match_rule(rule, connection, None).await
 }
 

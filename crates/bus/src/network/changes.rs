@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use tokio::sync::watch;
+use zbus::Variant;
 use zbus::message::Type;
 use zbus::names::InterfaceName;
-use zbus::zvariant::Value;
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
 use super::manager::{NAME, PATH};
@@ -43,25 +43,25 @@ impl Changes {
         let signal = || MatchRule::builder().msg_type(Type::Signal);
         let rules = [
             signal()
-                .sender(NAME)?
-                .path(PATH)?
-                .interface("org.freedesktop.DBus.Properties")?
-                .member("PropertiesChanged")?
-                .add_arg(NAME)?
-                .build(),
+                .sender(NAME)
+                .path(PATH)
+                .interface("org.freedesktop.DBus.Properties")
+                .member("PropertiesChanged")
+                .add_arg(NAME)
+                .build()?,
             // What it sent before it had the other.
             signal()
-                .sender(NAME)?
-                .path(PATH)?
-                .interface(NAME)?
-                .member("PropertiesChanged")?
-                .build(),
+                .sender(NAME)
+                .path(PATH)
+                .interface(NAME)
+                .member("PropertiesChanged")
+                .build()?,
             signal()
-                .sender("org.freedesktop.DBus")?
-                .interface("org.freedesktop.DBus")?
-                .member("NameOwnerChanged")?
-                .add_arg(NAME)?
-                .build(),
+                .sender("org.freedesktop.DBus")
+                .interface("org.freedesktop.DBus")
+                .member("NameOwnerChanged")
+                .add_arg(NAME)
+                .build()?,
         ];
         let mut streams = Vec::with_capacity(rules.len());
         for rule in rules {
@@ -86,7 +86,7 @@ impl Changes {
 }
 
 fn matters(signal: &Message) -> bool {
-    type Changed<'a> = HashMap<&'a str, Value<'a>>;
+    type Changed<'a> = HashMap<&'a str, Variant<'a>>;
     let body = signal.body();
     let named = |changed: Changed<'_>, invalidated: &[&str]| {
         let mut names = changed.keys().chain(invalidated);

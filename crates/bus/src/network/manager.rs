@@ -1,7 +1,7 @@
 //! The network as `NetworkManager` tells it.
 
 use zbus::Connection;
-use zbus::zvariant::OwnedObjectPath;
+use zbus::OwnedObjectPath;
 
 use super::{Link, Network};
 use crate::call::Remote;

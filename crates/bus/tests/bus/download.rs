@@ -11,7 +11,7 @@ use system_image_bus::download::{
 use system_image_formats::checksum::Sha256;
 use system_image_testkit::Bus;
 use zbus::Connection;
-use zbus::zvariant::{DynamicType, OwnedValue};
+use zbus::{DynamicType, OwnedVariant};
 
 use self::manager::{Call, Manager, PATH};
 use crate::{connect, run};
@@ -21,7 +21,7 @@ type Body = (
     Vec<(String, String, String)>,
     String,
     bool,
-    HashMap<String, OwnedValue>,
+    HashMap<String, OwnedVariant>,
     HashMap<String, String>,
 );
 

@@ -20,7 +20,7 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 async fn connect(bus: &Bus) -> Connection {
-    let builder = zbus::connection::Builder::address(bus.address()).unwrap();
+    let builder = zbus::connection::Builder::address(bus.address());
     builder.build().await.unwrap()
 }
 

@@ -8,8 +8,8 @@ use system_image_bus::download::Family;
 use system_image_testkit::Bus;
 use tokio::task::JoinHandle;
 use zbus::message::Type;
-use zbus::zvariant::{DynamicType, ObjectPath};
 use zbus::{Connection, Message, MessageStream};
+use zbus::{DynamicType, ObjectPath};
 
 use crate::connect;
 
