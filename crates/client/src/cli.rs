@@ -2,7 +2,7 @@
 //! spec, section 2), and what we add beside them.
 
 mod options;
-mod report;
+pub(crate) mod report;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
@@ -112,8 +112,7 @@ fn show(text: &str) {
 
 /// Prints a result for machines: an object with the number of its schema.
 fn show_json(name: &str, value: &impl serde::Serialize) {
-    let text = json!({ "schema": 1, name: value });
-    show(&format!("{text:#}\n"));
+    show(&format!("{}\n", report::json(name, value)));
 }
 
 /// The whole chain of causes. Exit status 1.

@@ -324,6 +324,12 @@ impl Client {
         session::kept_keyrings(self.facts(name))
     }
 
+    /// Whether something is prepared, by whomever.
+    pub fn has_command_file(&self) -> bool {
+        let drop_box = &self.device.config.cache_partition;
+        drop_box.join(handover::COMMAND_FILE).exists()
+    }
+
     /// The prepared update, every file of it verified once more; none if there is none, or an error
     /// that says what is wrong with it.
     pub fn prepared(&self) -> anyhow::Result<Option<Prepared>> {

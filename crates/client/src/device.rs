@@ -112,12 +112,7 @@ impl Device {
         });
         let shown = time.and_then(|time| {
             let time = Timestamp::try_from(time).ok()?;
-            let time = Timestamp::from_second(time.as_second() + clock_offset()).ok()?;
-            Some(
-                time.to_zoned(TimeZone::system())
-                    .strftime("%Y-%m-%d %H:%M:%S")
-                    .to_string(),
-            )
+            Some(local_time(time.as_second() + clock_offset()))
         });
         shown.unwrap_or_else(|| "Unknown".into())
     }
@@ -127,6 +122,13 @@ fn ask(program: &str, arguments: &[&str]) -> Option<DeviceName> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().parse().ok())?
+}
+
+/// Unix seconds as the original shows times: local, without saying so.
+pub fn local_time(seconds: i64) -> String {
+    let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
+    let time = time.to_zoned(TimeZone::system());
+    time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 fn clock_offset() -> i64 {

@@ -16,6 +16,7 @@ pub mod apply;
 pub mod check;
 pub mod cli;
 pub mod client;
+pub mod daemon;
 pub mod device;
 pub mod explain;
 pub mod files;

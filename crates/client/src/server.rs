@@ -64,6 +64,11 @@ impl Server {
         })
     }
 
+    /// The URL of a document of the metadata.
+    pub fn metadata_url(&self, path: &TreePath) -> String {
+        url(&self.metadata, path)
+    }
+
     /// The URL of a payload or its signature.
     pub fn payload_url(&self, path: &TreePath) -> String {
         url(&self.payloads, path)

@@ -209,7 +209,7 @@ impl Session {
         let found = server
             .long_document(&path, &asc(&path), MAX_INDEX, directory)
             .await;
-        let signed = there(found, &path)?;
+        let signed = there(server, found, &path)?;
         let verified = self
             .chain
             .index_signers()?
@@ -378,15 +378,19 @@ async fn required(
     signature: &TreePath,
     max: usize,
 ) -> Result<Signed, Failure> {
-    there(server.document(path, signature, max).await, path)
+    there(server, server.document(path, signature, max).await, path)
 }
 
 fn there<T>(
+    server: &Server,
     found: Result<Option<Signed<T>>, FetchError>,
     path: &TreePath,
 ) -> Result<Signed<T>, Failure> {
     let found = found.with_context(|| format!("cannot fetch `{}`", path.relative()))?;
-    Ok(found.ok_or_else(|| Missing { path: path.clone() })?)
+    Ok(found.ok_or_else(|| Missing {
+        path: path.clone(),
+        url: server.metadata_url(path),
+    })?)
 }
 
 /// The keyring that all trust comes from cannot be read.
@@ -410,6 +414,14 @@ pub struct Unusable {
 #[error("the server has no `{}`", path.relative())]
 pub struct Missing {
     path: TreePath,
+    url: String,
+}
+
+impl Missing {
+    /// In the words in which transfers fail (client spec, section 13.3).
+    pub fn as_transfer(&self) -> String {
+        format!("The requested URL returned error: 404: {}", self.url)
+    }
 }
 
 /// The server has nothing for this device on this channel. For callers of the original that is no

@@ -18,9 +18,14 @@ use crate::preflight::{Finding, Severity};
 use crate::state::{self, Applying, Event, Found, Prepared, Record};
 use crate::update::{self, Room};
 
+/// A document for machines: an object with the number of its schema.
+pub(crate) fn json(name: &str, value: &impl Serialize) -> String {
+    format!("{:#}", json!({ "schema": 1, name: value }))
+}
+
 /// What the device is (client spec, section 2.4).
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Info {
+pub(crate) struct Info {
     current_build_number: ImageVersion,
     device_name: String,
     channel: ChannelName,
@@ -31,7 +36,7 @@ pub(super) struct Info {
 }
 
 impl Info {
-    pub(super) fn of(client: &Client) -> Self {
+    pub(crate) fn of(client: &Client) -> Self {
         let service = &client.device.config.service;
         let version = service.version_detail.to_map().into_iter();
         Self {
@@ -48,7 +53,7 @@ impl Info {
         }
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = format!(
             "current build number: {}\ndevice name: {}\nchannel: {}\n",
             self.current_build_number, self.device_name, self.channel
@@ -66,7 +71,7 @@ impl Info {
 
 /// What is installed, chosen and prepared, and how the last update ended.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Status {
+pub(crate) struct Status {
     installed: state::Installed,
     #[serde(skip_serializing_if = "Option::is_none")]
     chosen: Option<state::Choice>,
@@ -85,7 +90,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    pub(super) fn of(client: &Client) -> Self {
+    pub(crate) fn of(client: &Client) -> Self {
         let (prepared, damaged) = match client.prepared() {
             Ok(prepared) => (prepared, None),
             Err(error) => (None, Some(format!("{error:#}"))),
@@ -103,7 +108,7 @@ impl Status {
         }
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let (channel, build) = (&self.installed.channel, self.installed.build);
         let mut text = format!("installed: version {build} of {channel}\n");
         if let Some(choice) = &self.chosen {
@@ -145,7 +150,7 @@ impl Status {
 }
 
 /// The history for people, one line a record.
-pub(super) fn history(history: &[Record]) -> String {
+pub(crate) fn history(history: &[Record]) -> String {
     if history.is_empty() {
         return "nothing has happened yet\n".to_owned();
     }
@@ -174,7 +179,7 @@ fn time(at: i64) -> String {
 }
 
 /// The server's channels for machines.
-pub(super) fn channels(channels: &Channels, device: Option<&DeviceName>) -> Value {
+pub(crate) fn channels(channels: &Channels, device: Option<&DeviceName>) -> Value {
     let one = |(name, channel): (&ChannelName, &system_image_formats::channels::Channel)| {
         json!({
             "name": name,
@@ -188,7 +193,7 @@ pub(super) fn channels(channels: &Channels, device: Option<&DeviceName>) -> Valu
 }
 
 /// What a check found, for machines.
-pub(super) fn check(checked: &Checked) -> serde_json::Result<Value> {
+pub(crate) fn check(checked: &Checked) -> serde_json::Result<Value> {
     let mut found = match &checked.outcome {
         Outcome::Update(update) => {
             json!({"result": "update", "update": update, "route": update.route()})
@@ -206,7 +211,7 @@ pub(super) fn check(checked: &Checked) -> serde_json::Result<Value> {
 
 /// What an update would take.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Why there is nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     none: Option<String>,
@@ -221,7 +226,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn of(client: &Client, checked: &Checked) -> anyhow::Result<Self> {
+    pub(crate) fn of(client: &Client, checked: &Checked) -> anyhow::Result<Self> {
         let Some(update) = checked.update() else {
             let why = match &checked.outcome {
                 Outcome::UpToDate { why } => why.clone(),
@@ -254,7 +259,7 @@ impl Plan {
         })
     }
 
-    pub(super) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         if let Some(why) = &self.none {
             return format!("Already up-to-date: {why}\n");
         }
@@ -276,7 +281,7 @@ impl Plan {
 }
 
 /// The findings of a preflight, for people.
-pub(super) fn preflight(found: &[Finding]) -> String {
+pub(crate) fn preflight(found: &[Finding]) -> String {
     let mut text = String::new();
     for finding in found {
         let mark = match finding.severity {

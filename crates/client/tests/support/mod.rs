@@ -5,6 +5,8 @@
     reason = "each test program uses its part, and fails by panic"
 )]
 
+pub(crate) mod daemon;
+
 use std::fs;
 use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};

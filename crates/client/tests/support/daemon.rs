@@ -1,0 +1,117 @@
+//! The real service on a bus of its own, called and listened to by `GLib`'s tools: another
+//! implementation than ours, so that what is on the wire is proven from outside.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use system_image_testkit::{Bus, Device};
+
+const NAME: &str = "com.canonical.SystemImage";
+
+/// Longer than anything takes that a test waits for, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The service and what it says.
+pub(crate) struct Daemon<'a> {
+    bus: &'a Bus,
+    service: Child,
+    monitor: Child,
+    lines: Receiver<String>,
+}
+
+impl<'a> Daemon<'a> {
+    /// Starts it for a device.
+    pub(crate) fn start(bus: &'a Bus, device: &Device) -> Self {
+        let mut monitor = bus.program("gdbus");
+        monitor.args(["monitor", "--system", "--dest", NAME]);
+        let mut monitor = monitor.stdout(Stdio::piped()).spawn().unwrap();
+        let (send, lines) = channel();
+        let mut out = BufReader::new(monitor.stdout.take().unwrap());
+        // It listens once it says so.
+        let mut first = String::new();
+        out.read_line(&mut first).unwrap();
+        assert!(first.starts_with("Monitoring"), "{first}");
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let service = command(bus, device).spawn().unwrap();
+        bus.wait_for(NAME);
+        Self {
+            bus,
+            service,
+            monitor,
+            lines,
+        }
+    }
+
+    /// Calls a method of the original's interface, which must answer.
+    pub(crate) fn call(&self, method: &str, arguments: &[&str]) -> String {
+        let method = format!("{NAME}.{method}");
+        self.bus.call(NAME, "/Service", &method, arguments)
+    }
+
+    /// Calls a method of any interface.
+    pub(crate) fn try_call(&self, method: &str, arguments: &[&str]) -> Output {
+        self.bus.try_call(NAME, "/Service", method, arguments)
+    }
+
+    /// The next signal of the original's interface, as `Name (arguments)`.
+    pub(crate) fn signal(&self) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("no signal came");
+            if let Some(signal) = line.strip_prefix("/Service: com.canonical.SystemImage.") {
+                return signal.to_owned();
+            }
+        }
+    }
+
+    /// The signals up to one of this name, it included. Progress counts only when it goes down.
+    pub(crate) fn signals_until(&self, name: &str) -> Vec<String> {
+        let mut signals = Vec::new();
+        loop {
+            let signal = self.signal();
+            let found = signal.starts_with(&format!("{name} "));
+            signals.push(signal);
+            if found {
+                return signals;
+            }
+        }
+    }
+
+    /// Waits until it has left; its exit status.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.service.wait().unwrap().code()
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.service.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number.unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        for child in [&mut self.service, &mut self.monitor] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The service for a device, ready to start.
+pub(crate) fn command(bus: &Bus, device: &Device) -> Command {
+    let mut command = bus.program(env!("CARGO_BIN_EXE_system-image-dbus"));
+    command.args(["-C", device.config().as_str()]);
+    command.env("TZ", "UTC").env_remove("http_proxy");
+    command
+}
