@@ -71,7 +71,17 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// The signals up to one of this name, it included. Progress counts only when it goes down.
+    /// The next line of the monitor with this in it.
+    pub(crate) fn line_with(&self, text: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("no signal came");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// The signals up to one of this name, it included.
     pub(crate) fn signals_until(&self, name: &str) -> Vec<String> {
         let mut signals = Vec::new();
         loop {
