@@ -13,10 +13,11 @@ use clap_complete::{Shell, generate_to};
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Fish, Shell::Zsh];
 
 /// The command lines of all programs.
-pub fn programs() -> [Command; 3] {
+pub fn programs() -> [Command; 4] {
     [
         system_image_server::commands::Cli::command(),
         system_image_client::cli::command(),
+        system_image_client::daemon::command(),
         system_image_upgrader::cli::Cli::command(),
     ]
 }
@@ -39,16 +40,33 @@ pub fn pages(command: &Command) -> Vec<String> {
     names
 }
 
-/// Writes `man/man1/*.1` and `completions/{bash,fish,zsh}/*` below `directory`.
+/// The section of a program's pages: what runs by itself is in 8.
+pub fn section(program: &Command) -> &'static str {
+    match program.get_name() {
+        "system-image-dbus" => "8",
+        _ => "1",
+    }
+}
+
+/// Writes `man/man*/*` and `completions/{bash,fish,zsh}/*` below `directory`.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn write(directory: &Path) -> io::Result<()> {
-    let man = directory.join("man/man1");
-    fs::create_dir_all(&man)?;
     for program in programs() {
-        // `help` explains what the pages do, and would have a page for each of them.
-        clap_mangen::generate_to(program.clone().disable_help_subcommand(true), &man)?;
+        let section = section(&program);
+        let man = directory.join(format!("man/man{section}"));
+        fs::create_dir_all(&man)?;
+        if section == "1" {
+            // `help` explains what the pages do, and would have a page for each of them.
+            clap_mangen::generate_to(program.clone().disable_help_subcommand(true), &man)?;
+        } else {
+            let name = format!("{}.{section}", program.get_name());
+            let mut page = fs::File::create(man.join(name))?;
+            clap_mangen::Man::new(program.clone())
+                .section(section)
+                .render(&mut page)?;
+        }
         for shell in SHELLS {
             let place = directory.join("completions").join(shell.to_string());
             fs::create_dir_all(&place)?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use system_image_manual::{pages, programs, write};
+use system_image_manual::{pages, programs, section, write};
 
 fn names(directory: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(directory).unwrap();
@@ -16,26 +16,39 @@ fn names(directory: &Path) -> BTreeSet<String> {
         .collect()
 }
 
+/// The pages that were written, with their sections' directories.
+fn written(place: &Path) -> BTreeSet<String> {
+    let man = place.join("man");
+    let sections = names(&man).into_iter();
+    sections
+        .flat_map(|section| {
+            let pages = names(&man.join(&section)).into_iter();
+            pages.map(move |name| format!("{section}/{name}"))
+        })
+        .collect()
+}
+
 #[test]
 fn each_command_has_a_page_that_says_what_it_does() {
     let place = tempfile::tempdir().unwrap();
     write(place.path()).unwrap();
-    let man = place.path().join("man/man1");
-    let wanted: BTreeSet<_> = programs()
-        .iter()
-        .flat_map(pages)
-        .map(|name| name + ".1")
-        .collect();
-    assert_eq!(names(&man), wanted);
+    let mut wanted = BTreeSet::new();
+    for program in programs() {
+        let section = section(&program);
+        let pages = pages(&program).into_iter();
+        wanted.extend(pages.map(|name| format!("man{section}/{name}.{section}")));
+    }
+    assert_eq!(written(place.path()), wanted);
     for page in [
-        "system-image-cli.1",
-        "system-image-upgrader.1",
-        "system-image-server-mirror-pull.1",
+        "man1/system-image-cli.1",
+        "man8/system-image-dbus.8",
+        "man1/system-image-upgrader.1",
+        "man1/system-image-server-mirror-pull.1",
     ] {
         assert!(wanted.contains(page), "{page}");
     }
     for name in wanted {
-        let text = fs::read_to_string(man.join(&name)).unwrap();
+        let text = fs::read_to_string(place.path().join("man").join(&name)).unwrap();
         assert!(
             text.contains(".SH DESCRIPTION") && text.contains(".SH SYNOPSIS"),
             "{name}"
@@ -51,8 +64,8 @@ fn formatters_find_nothing_wrong_with_the_pages() {
     }
     let place = tempfile::tempdir().unwrap();
     write(place.path()).unwrap();
-    let man = place.path().join("man/man1");
-    for name in names(&man) {
+    let man = place.path().join("man");
+    for name in written(place.path()) {
         let output = Command::new("groff")
             .args(["-man", "-Tutf8", "-Kutf8", "-ww", "-z"])
             .arg(man.join(&name))

@@ -99,13 +99,10 @@ impl<'a> Daemon<'a> {
         self.service.wait().unwrap().code()
     }
 
-    /// Resident memory in KiB.
-    pub(crate) fn memory(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.service.id());
-        let text = std::fs::read_to_string(path).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number.unwrap().parse().unwrap()
+    /// Kills it where it stands.
+    pub(crate) fn kill(mut self) {
+        self.service.kill().unwrap();
+        self.service.wait().unwrap();
     }
 }
 
