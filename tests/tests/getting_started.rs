@@ -69,6 +69,21 @@ fn getting_started_works_as_written() {
 }
 
 #[test]
+fn the_devices_page_works_as_written() {
+    let said = run("device.md");
+    for part in [
+        "Upgrade path is 1",
+        "to download: ",
+        "chosen",
+        "prepared: version 1 of stable, every file verified",
+        "handed over stable 0 -> 1",
+        "auto_download=0\nmin_battery=30\n",
+    ] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+}
+
+#[test]
 fn every_page_that_is_linked_exists() {
     let root = docs().join("..");
     let mut pages = vec![
