@@ -18,13 +18,13 @@ use self::options::Options;
 use crate::apply::Reset;
 use crate::check::{Checked, Outcome, Wish};
 use crate::client::Client;
-use crate::device::{BadConfig, Device, NoConfigDirectory};
+use crate::device::{self, BadConfig, Device, NoConfigDirectory};
 use crate::log::Log;
 use crate::meter::{Meter, Meters};
 use crate::preflight;
 use crate::session;
 use crate::settings::Settings;
-use crate::transfer::{Canceled, Control, Event, Wanted, Way};
+use crate::transfer::{Canceled, Control, Event, ManagerError, Wanted, Way, unless_canceled};
 use crate::update::{BadName, NoRoom};
 
 /// Exit status of a preflight that found something.
@@ -130,7 +130,8 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         let config = cause.downcast_ref().map(BadConfig::hint);
         let room = || cause.downcast_ref().map(NoRoom::hint);
         let name = || Some(cause.downcast_ref::<BadName>()?.hint().to_owned());
-        config.or_else(room).or_else(name)
+        let manager = || Some(cause.downcast_ref::<ManagerError>()?.hint().to_owned());
+        config.or_else(room).or_else(name).or_else(manager)
     });
     own.or_else(|| session::hint(error))
 }
@@ -448,9 +449,7 @@ impl Run {
                 Some(client.device.config.service.build_number),
             )?;
         }
-        let checked =
-            crate::transfer::unless_canceled(control.clone(), client.check_and_note(&self.wish))
-                .await?;
+        let checked = unless_canceled(control.clone(), client.check_and_note(&self.wish)).await?;
         if checked.update().is_none() {
             warn(&checked);
             if self.options.json {
@@ -458,17 +457,18 @@ impl Run {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let way = Way::BuiltIn;
+        let bus = device::system_bus(&client.log).await;
+        let downloader = client.device.config.downloader;
+        let way = Way::choose(bus.as_ref(), downloader, &client.log).await;
         let on_event = &mut |event| match event {
             Event::Started(total) => self.meters.begin("downloading", total),
             Event::Progress(now) => self.meters.step(now.received, now.total),
             Event::Paused | Event::Resumed => {}
         };
-        let prepared = crate::transfer::unless_canceled(
-            control.clone(),
-            client.prepare(&self.wish, Some(checked), &way, control.clone(), on_event),
-        )
-        .await;
+        // It listens to the control itself: a download manager must be told to stop.
+        let prepared = client
+            .prepare(&self.wish, Some(checked), &way, control.clone(), on_event)
+            .await;
         self.meters.end();
         let update = prepared?;
         // The last moment at which Ctrl-C can be heard.

@@ -22,12 +22,12 @@ use crate::handover;
 use crate::log::Log;
 use crate::server::Server;
 use crate::session::{self, Facts, Failure, Fresh, Session, with_fresh_keys};
-use crate::settings::Settings;
+use crate::settings::{AutoDownload, Settings};
 use crate::state::{
     self, Applying, Choice, Event as Happened, Found, Installed, Lock, Prepared, PreparedFile,
     Record, Settled, State,
 };
-use crate::transfer::{Canceled, Control, OnEvent, Way};
+use crate::transfer::{Canceled, Control, OnEvent, Way, unless_canceled};
 use crate::update::{self, Fetch};
 
 /// A device and everything that is known of it.
@@ -261,9 +261,12 @@ impl Client {
         let (config, log) = (&self.device.config, &*self.log);
         with_fresh_keys(log, async |fresh| {
             control.check()?;
-            let checked = match known.take().filter(|_| fresh == Fresh::default()) {
-                Some(checked) => checked,
-                None => check::check(&server, self.facts(name), wish, fresh).await?,
+            let known = known.take().filter(|_| fresh == Fresh::default());
+            let checked = if let Some(checked) = known {
+                checked
+            } else {
+                let checked = check::check(&server, self.facts(name), wish, fresh);
+                unless_canceled(control.clone(), checked).await?
             };
             let Some(update) = checked.update() else {
                 if let check::Outcome::NotOffered(error) = checked.outcome {
@@ -276,6 +279,7 @@ impl Client {
                 chain: &checked.chain,
                 config,
                 way,
+                mobile_data: wish.mobile_data || self.allows_mobile_data(),
                 control: control.clone(),
                 log,
             };
@@ -284,6 +288,17 @@ impl Client {
             Ok::<_, Failure>(Some(update.clone()))
         })
         .await
+    }
+
+    /// Whether the settings allow downloads that may cost something.
+    fn allows_mobile_data(&self) -> bool {
+        match self.settings.auto_download() {
+            Ok(allowed) => allowed != AutoDownload::OnWifi,
+            Err(error) => {
+                self.log.error(&format!("{error:#}"));
+                false
+            }
+        }
     }
 
     /// Writes the command file, and what it is about beside it.

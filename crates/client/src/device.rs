@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -14,6 +14,10 @@ use system_image_formats::config::{
 };
 use system_image_formats::ini::{Ini, KeyCase};
 use system_image_formats::name::DeviceName;
+use tokio::time::timeout;
+use zbus::Connection;
+
+use crate::log::Log;
 
 /// Where machine ids are, the first that exists counts.
 const MACHINE_IDS: [&str; 2] = ["/var/lib/dbus/machine-id", "/etc/machine-id"];
@@ -23,6 +27,9 @@ const LAST_UPDATE: &str = "/userdata/.last_update";
 
 /// Seconds that the hardware clock is behind, on devices that cannot set it.
 const CLOCK_OFFSET: &str = "/data/time/timekeep";
+
+/// How long the message bus may take to greet.
+const BUS_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The directory named on the command line is none.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +144,21 @@ fn clock_offset() -> i64 {
         .next()
         .and_then(|line| line.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// The system's message bus; none where there is none, or it does not answer.
+pub async fn system_bus(log: &Log) -> Option<Connection> {
+    match timeout(BUS_ANSWERS_WITHIN, Connection::system()).await {
+        Ok(Ok(connection)) => Some(connection),
+        Ok(Err(error)) => {
+            log.debug(&format!("no message bus: {error}"));
+            None
+        }
+        Err(_) => {
+            log.error("the message bus does not answer");
+            None
+        }
+    }
 }
 
 /// The machine's id, which is its place in rollouts.

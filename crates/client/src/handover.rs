@@ -29,7 +29,7 @@ const MAX_KEYRING: usize = 4 << 20;
 const MAX_COMMAND_FILE: usize = 4 << 20;
 
 /// What the names of files that are not complete end with.
-pub const PARTIAL: [&str; 3] = [".part", ".part.info", ".new"];
+pub const PARTIAL: [&str; 4] = [".part", ".part.info", ".new", ".tmp"];
 
 /// The commands that apply these files, onto nothing if the route has a full image.
 pub fn commands(

@@ -7,6 +7,7 @@
 //! | [`files`] | the directories that the client makes, and its files in them |
 //! | [`server`] | the server's metadata and payloads by path |
 //! | [`session`] | keyrings, channels and index of one run, each verified before it is read |
+//! | [`transfer`] | payloads, by the engine in this process or the download manager |
 //! | [`update`] | from a verified index to a prepared update |
 //! | [`handover`] | the drop box: keyrings and command file |
 //! | [`log`], [`meter`] | the log file, progress as callers of the original read it |

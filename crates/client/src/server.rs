@@ -44,6 +44,8 @@ pub struct Signed<T = Vec<u8>> {
 pub struct Server {
     /// What fetches.
     pub fetcher: Fetcher,
+    /// What we call ourselves.
+    pub agent: String,
     metadata: String,
     payloads: String,
 }
@@ -57,8 +59,9 @@ impl Server {
             service.channel, service.build_number
         );
         Ok(Self {
-            fetcher: Fetcher::new(settings(agent, &config.downloads))
+            fetcher: Fetcher::new(settings(agent.clone(), &config.downloads))
                 .context("cannot set up the network")?,
+            agent,
             metadata: service.https_base()?,
             payloads: service.http_base()?,
         })

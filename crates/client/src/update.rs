@@ -26,7 +26,7 @@ use crate::handover::{self, COMMAND_FILE, PARTIAL};
 use crate::log::Log;
 use crate::server::{MAX_SIGNATURE, Server};
 use crate::session::Failure;
-use crate::transfer::{Control, Event, OnEvent, Way};
+use crate::transfer::{Control, Event, ManagerError, OnEvent, Order, Way, unless_canceled};
 
 /// Room that is left free beside an update: the command file, keyrings, signatures.
 const SPARE: u64 = 4 << 20;
@@ -91,6 +91,8 @@ pub struct Fetch<'a> {
     pub config: &'a ClientConfig,
     /// What brings payloads.
     pub way: &'a Way,
+    /// Whether the settings allow mobile data.
+    pub mobile_data: bool,
     /// What is wanted meanwhile.
     pub control: Control,
     /// Where to tell what happens.
@@ -109,6 +111,7 @@ pub async fn fetch(
         chain,
         config,
         way,
+        mobile_data,
         control,
         log,
     } = what;
@@ -128,11 +131,11 @@ pub async fn fetch(
     let mut signatures = Vec::new();
     for (file, _) in &missing {
         let url = server.payload_url(&file.entry.signature);
-        let text = server
-            .fetcher
-            .fetch_small(&url, MAX_SIGNATURE)
-            .await
-            .with_context(|| format!("cannot fetch `{}`", file.entry.signature.relative()))?;
+        let fetched = async {
+            let text = server.fetcher.fetch_small(&url, MAX_SIGNATURE).await;
+            text.with_context(|| format!("cannot fetch `{}`", file.entry.signature.relative()))
+        };
+        let text = unless_canceled(control.clone(), fetched).await?;
         let _ = signers
             .verifier(&text)
             .map_err(|error| unsigned(file, error))?;
@@ -172,7 +175,13 @@ pub async fn fetch(
             })
             .sum();
         on_event(Event::Started(total));
-        bring(server, way, &requests, &control, log, on_event)
+        let order = Order {
+            server,
+            requests: &requests,
+            mobile_data,
+            log,
+        };
+        bring(way, order, &control, on_event)
             .await
             .context("cannot download the update")?;
     }
@@ -186,18 +195,17 @@ pub async fn fetch(
 
 /// Brings the files; one that comes damaged is fetched once more.
 async fn bring(
-    server: &Server,
     way: &Way,
-    requests: &[Request],
+    order: Order<'_>,
     control: &Control,
-    log: &Log,
     on_event: OnEvent<'_>,
 ) -> anyhow::Result<()> {
-    let brought = way.bring(server, requests, control.clone(), on_event).await;
+    let brought = way.bring(order, control.clone(), on_event).await;
     match brought {
         Err(error) if is_damaged(&error) => {
+            let log = order.log;
             log.error(&format!("{error:#}; fetching it once more"));
-            way.bring(server, requests, control.clone(), on_event).await
+            way.bring(order, control.clone(), on_event).await
         }
         brought => brought,
     }
@@ -206,7 +214,8 @@ async fn bring(
 /// Whether a file came with other bytes than it must have.
 pub fn is_damaged(error: &anyhow::Error) -> bool {
     let damaged = |cause: &(dyn std::error::Error + 'static)| {
-        matches!(cause.downcast_ref(), Some(FetchError::Checksum { .. }))
+        let here = matches!(cause.downcast_ref(), Some(FetchError::Checksum { .. }));
+        here || matches!(cause.downcast_ref(), Some(ManagerError::Damaged { .. }))
     };
     error.chain().any(damaged)
 }
@@ -267,7 +276,7 @@ fn there(file: &Wanted<'_>, signers: &Signers<'_>) -> anyhow::Result<There> {
     })
 }
 
-/// Checks a file that was just fetched: its digest was enforced while it came in.
+/// Checks a file that was just fetched, whoever has brought it.
 fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
     let name = &file.place;
     let text = durable::read(&file.signature, MAX_SIGNATURE)
@@ -278,12 +287,13 @@ fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
         Ok(digest) if *digest == file.entry.checksum => Ok(()),
         Ok(digest) => {
             durable::remove(name)?;
-            let want = file.entry.checksum;
-            Err(anyhow!(
-                "`{name}` has checksum {} on the disk, the index says {want}",
-                *digest
-            )
-            .into())
+            let wrong = FetchError::Checksum {
+                destination: name.clone(),
+                want: file.entry.checksum,
+                got: *digest,
+            };
+            let text = format!("`{name}` on the disk is not what the index says");
+            Err(anyhow!(wrong).context(text).into())
         }
         Err(error) => {
             durable::remove(&file.signature)?;

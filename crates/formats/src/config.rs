@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-pub use self::value::{HookName, Interval, LogLevel, LogLevels, Timeout};
+pub use self::value::{Downloader, HookName, Interval, LogLevel, LogLevels, Timeout};
 use crate::channel_ini::Port;
 use crate::detail::VersionDetail;
 use crate::ini::{Ini, IniError, KeyCase};
@@ -85,6 +85,8 @@ pub struct ClientConfig {
     pub cache_partition: Utf8PathBuf,
     /// `[updater] data_partition`: holds the blacklist.
     pub data_partition: Utf8PathBuf,
+    /// `[updater] downloader`: what brings payloads.
+    pub downloader: Downloader,
     /// `[downloads]`: how patient to be with a server.
     pub downloads: Downloads,
     /// `[hooks]`: replaceable parts.
@@ -226,6 +228,7 @@ impl ClientConfig {
             },
             cache_partition: read.path("updater", "cache_partition", "/android/cache/recovery")?,
             data_partition: read.path("updater", "data_partition", "/var/lib/system-image")?,
+            downloader: read.value("updater", "downloader", "auto")?,
             downloads: Downloads {
                 connect_timeout: read.value("downloads", "connect_timeout", "30s")?,
                 stall_timeout: read.value("downloads", "stall_timeout", "1m")?,
@@ -393,6 +396,7 @@ mod tests {
         assert_eq!(config.service.device, None);
         assert_eq!(config.cache_partition, "/android/cache/recovery");
         assert_eq!(config.hooks.apply, HookName::Reboot);
+        assert_eq!(config.downloader, Downloader::Auto);
         assert_eq!(config.lifetime.as_secs(), 600);
         assert_eq!(config.downloads.stall_timeout.duration().as_secs(), 60);
         assert_eq!(config.downloads.attempts.get(), 5);
@@ -447,6 +451,7 @@ mod tests {
             ("[hooks]\napply: Noop", "apply"),
             ("[downloads]\nconnect_timeout: 0s", "connect_timeout"),
             ("[downloads]\nattempts: 0", "attempts"),
+            ("[updater]\ndownloader: curl", "downloader"),
             ("[dbus]\nlifetime: 1H", "lifetime"),
         ] {
             let error = config(&[text]).unwrap_err();

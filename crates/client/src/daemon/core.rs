@@ -344,18 +344,20 @@ impl Core {
         inner.since = None;
         inner.told = None;
         let (client, checked) = (inner.client.clone(), inner.checked.take());
-        let reports = self.reports.clone();
+        let (reports, bus) = (self.reports.clone(), self.connection.clone());
         let wish = wish(&client);
         spawn(move |runtime| {
             let prepared = runtime.block_on(async {
                 tokio::time::sleep(BREATH).await;
-                let way = Way::BuiltIn;
+                let way = way(&client, &bus).await;
                 let events = reports.clone();
                 let on_event = &mut move |event| {
                     let _ = events.send(Report::Transfer(event));
                 };
-                let prepare = client.prepare(&wish, checked, &way, control.clone(), on_event);
-                unless_canceled(control.clone(), prepare).await
+                // It listens to the control itself: a download manager must be told to stop.
+                client
+                    .prepare(&wish, checked, &way, control, on_event)
+                    .await
             });
             let prepared = prepared.map(|update| update.is_some());
             let _ = reports.send(Report::Downloaded(prepared));
@@ -383,7 +385,7 @@ impl Core {
     /// Mobile data may be used by the download at work.
     pub(super) fn allow_mobile(&self) {
         if let Some(job) = &self.lock().job {
-            job.handle.want(Wanted::Run);
+            job.handle.allow_mobile(true);
         }
     }
 
@@ -410,6 +412,7 @@ impl Core {
             paused: false,
         });
         let (client, reports) = (inner.client.clone(), self.reports.clone());
+        let bus = self.connection.clone();
         let wish = wish(&client);
         let reboots = client.device.config.hooks.apply == HookName::Reboot;
         spawn(move |runtime| {
@@ -423,7 +426,7 @@ impl Core {
                         anyhow::bail!("no update is prepared")
                     }
                     Ok(None) | Err(_) => {
-                        let way = Way::BuiltIn;
+                        let way = way(&client, &bus).await;
                         client
                             .prepare(&wish, None, &way, control.clone(), &mut |_| ())
                             .await?;
@@ -784,6 +787,10 @@ fn wish(client: &Client) -> Wish {
         build_given: client.build_given,
         ..Wish::default()
     }
+}
+
+async fn way(client: &Client, bus: &Connection) -> Way {
+    Way::choose(Some(bus), client.device.config.downloader, &client.log).await
 }
 
 /// Whether an update that was found is downloaded unasked: by the setting, and on the network that

@@ -39,6 +39,8 @@ pub(crate) fn client(device: &Device) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_system-image-cli"));
     command.args(["-C", device.config().as_str()]);
     command.env("TZ", "UTC").env_remove("http_proxy");
+    // Whatever runs on this machine is none of the device's.
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
     command
 }
 

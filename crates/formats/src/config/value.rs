@@ -155,6 +155,35 @@ impl FromStr for LogLevels {
     }
 }
 
+/// What brings the files of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Downloader {
+    /// The download manager if there is one on the system bus, else the engine of the client.
+    Auto,
+    /// The engine of the client.
+    BuiltIn,
+    /// The download manager; the engine of the client only where that one cannot be used.
+    Manager,
+}
+
+/// The text names no downloader.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a downloader is `auto`, `built-in` or `manager`")]
+pub struct DownloaderError;
+
+impl FromStr for Downloader {
+    type Err = DownloaderError;
+
+    fn from_str(text: &str) -> Result<Self, DownloaderError> {
+        Ok(match text.trim() {
+            "auto" => Self::Auto,
+            "built-in" => Self::BuiltIn,
+            "manager" => Self::Manager,
+            _ => return Err(DownloaderError),
+        })
+    }
+}
+
 /// A replaceable part, named as the original names its classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookName {

@@ -1,16 +1,22 @@
 //! Brings payloads into the drop box, by one of two ways: the engine in this process, or the
 //! download manager on the bus (client spec, section 13).
 //!
-//! In: requests with size and digest, and what the user wants meanwhile: go on, pause, cancel. Out:
-//! the files at their places.
+//! In: requests with size and digest, and what the user wants meanwhile: go on, pause, cancel, use
+//! mobile data. Out: the files at their places. The manager enforces digests where it can; whoever
+//! asked checks them again.
+
+mod built_in;
+mod manager;
+mod way;
 
 use std::pin::pin;
 
 use futures_util::future::{Either, select};
-use system_image_fetch::{Fetcher, Progress, Request};
+use system_image_fetch::Progress;
 use tokio::sync::watch;
 
-use crate::server::Server;
+pub use self::manager::{Manager, ManagerError};
+pub use self::way::{Order, Way};
 
 /// What is wanted of a transfer while it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,17 +53,32 @@ pub struct Canceled;
 
 /// Listens to what is wanted.
 #[derive(Clone, Debug)]
-pub struct Control(watch::Receiver<Wanted>);
+pub struct Control {
+    wanted: watch::Receiver<Wanted>,
+    mobile_data: watch::Receiver<bool>,
+}
 
 /// Says what is wanted.
 #[derive(Clone, Debug)]
-pub struct Handle(watch::Sender<Wanted>);
+pub struct Handle {
+    wanted: watch::Sender<Wanted>,
+    mobile_data: watch::Sender<bool>,
+}
 
 impl Control {
     /// A control and the handle that steers it.
     pub fn new() -> (Handle, Self) {
-        let (sender, receiver) = watch::channel(Wanted::Run);
-        (Handle(sender), Self(receiver))
+        let (want, wanted) = watch::channel(Wanted::Run);
+        let (allow, mobile_data) = watch::channel(false);
+        let handle = Handle {
+            wanted: want,
+            mobile_data: allow,
+        };
+        let control = Self {
+            wanted,
+            mobile_data,
+        };
+        (handle, control)
     }
 
     /// A control that always lets go on.
@@ -67,15 +88,38 @@ impl Control {
 
     /// An error if the transfer is to be given up.
     pub fn check(&self) -> Result<(), Canceled> {
-        match *self.0.borrow() {
+        match self.wanted() {
             Wanted::Cancel => Err(Canceled),
             Wanted::Run | Wanted::Pause => Ok(()),
         }
     }
 
+    /// What is wanted now.
+    fn wanted(&self) -> Wanted {
+        *self.wanted.borrow()
+    }
+
+    /// Whether the user allows mobile data for this transfer, whatever the settings say.
+    fn mobile_data(&self) -> bool {
+        *self.mobile_data.borrow()
+    }
+
+    /// Waits until something else than this is wanted.
+    async fn differs(&mut self, from: Wanted, mobile_data: bool) {
+        let wanted = pin!(self.wanted.wait_for(|wanted| *wanted != from));
+        let mobile_data = pin!(self.mobile_data.wait_for(|now| *now != mobile_data));
+        let nobody_left = match select(wanted, mobile_data).await {
+            Either::Left((seen, _)) => seen.is_err(),
+            Either::Right((seen, _)) => seen.is_err(),
+        };
+        if nobody_left {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until something else than going on is wanted.
     async fn interrupted(&mut self) -> Wanted {
-        match self.0.wait_for(|wanted| *wanted != Wanted::Run).await {
+        match self.wanted.wait_for(|wanted| *wanted != Wanted::Run).await {
             Ok(wanted) => *wanted,
             // Nobody is left who could want it.
             Err(_) => std::future::pending().await,
@@ -84,7 +128,8 @@ impl Control {
 
     /// Waits until the transfer shall go on, or be given up.
     async fn go_on(&mut self) -> Result<(), Canceled> {
-        match self.0.wait_for(|wanted| *wanted != Wanted::Pause).await {
+        let wanted = self.wanted.wait_for(|wanted| *wanted != Wanted::Pause);
+        match wanted.await {
             Ok(wanted) if *wanted == Wanted::Run => Ok(()),
             Ok(_) | Err(_) => Err(Canceled),
         }
@@ -94,15 +139,20 @@ impl Control {
 impl Handle {
     /// Wants something else from now on.
     pub fn want(&self, wanted: Wanted) {
-        self.0.send_replace(wanted);
+        self.wanted.send_replace(wanted);
+    }
+
+    /// Allows mobile data from now on, whatever the settings say, or leaves it to them again.
+    pub fn allow_mobile(&self, allowed: bool) {
+        self.mobile_data.send_replace(allowed);
     }
 }
 
-/// Runs `work` unless the control says to give up.
-pub async fn unless_canceled<T>(
+/// Runs `work` unless the control says to give up. What it was doing is dropped then.
+pub async fn unless_canceled<T, E: From<Canceled>>(
     mut control: Control,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     let canceled = pin!(async {
         loop {
             if control.interrupted().await == Wanted::Cancel || control.go_on().await.is_err() {
@@ -113,52 +163,5 @@ pub async fn unless_canceled<T>(
     match select(canceled, pin!(work)).await {
         Either::Left(((), _)) => Err(Canceled.into()),
         Either::Right((result, _)) => result,
-    }
-}
-
-/// What brings payloads.
-#[derive(Debug)]
-pub enum Way {
-    /// The engine in this process.
-    BuiltIn,
-}
-
-impl Way {
-    /// Brings the files.
-    pub async fn bring(
-        &self,
-        server: &Server,
-        requests: &[Request],
-        control: Control,
-        on_event: OnEvent<'_>,
-    ) -> anyhow::Result<()> {
-        match self {
-            Self::BuiltIn => built_in(&server.fetcher, requests, control, on_event).await,
-        }
-    }
-}
-
-/// Brings the files with the engine in this process. A pause keeps what has been received.
-async fn built_in(
-    fetcher: &Fetcher,
-    requests: &[Request],
-    mut control: Control,
-    on_event: OnEvent<'_>,
-) -> anyhow::Result<()> {
-    loop {
-        control.check()?;
-        {
-            let step = &mut |progress| on_event(Event::Progress(progress));
-            let fetch = pin!(fetcher.fetch_all(requests, step));
-            // Dropping a transfer stops it; what it has received is kept.
-            if let Either::Right((fetched, _)) = select(pin!(control.interrupted()), fetch).await {
-                fetched?;
-                return Ok(());
-            }
-        }
-        control.check()?;
-        on_event(Event::Paused);
-        control.go_on().await?;
-        on_event(Event::Resumed);
     }
 }
