@@ -221,7 +221,7 @@ impl Client {
         let _lock = self.lock()?;
         let prepared = self.attempt(wish, known, way, &control, on_event).await;
         let prepared = match prepared {
-            Err(error) if update::is_damaged(&error) && wish.filter != Some(Filter::Full) => {
+            Err(error) if update::is_damaged(&error) && wish.filter.is_none() => {
                 self.log
                     .error(&format!("{error:#}; trying with a full image"));
                 let full = Wish {

@@ -3,15 +3,21 @@
 //!
 //! | module | its part |
 //! | --- | --- |
+//! | [`client`] | one device: check, download, prepare, apply; what both faces below call |
+//! | [`cli`] | the command line |
+//! | [`daemon`] | the service on the system bus |
 //! | [`device`] | what the device says of itself: configuration, name, machine id |
 //! | [`files`] | the directories that the client makes, and its files in them |
 //! | [`server`] | the server's metadata and payloads by path |
 //! | [`session`] | keyrings, channels and index of one run, each verified before it is read |
 //! | [`transfer`] | payloads, by the engine in this process or the download manager |
-//! | [`update`] | from a verified index to a prepared update |
+//! | [`check`], [`explain`] | from a verified index to the update, and why this one |
+//! | [`update`] | from an update to files in the drop box, each verified |
 //! | [`handover`] | the drop box: keyrings and command file |
+//! | [`apply`] | what happens to a prepared update |
+//! | [`state`], [`settings`] | what is known from one run to the next; what other programs share |
+//! | [`preflight`] | whatever would stop an update |
 //! | [`log`], [`meter`] | the log file, progress as callers of the original read it |
-//! | [`cli`] | the command line |
 
 pub mod apply;
 pub mod check;
