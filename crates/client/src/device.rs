@@ -54,7 +54,7 @@ impl BadConfig {
 }
 
 /// The configuration and the files that it came from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// The checked configuration.
     pub config: ClientConfig,

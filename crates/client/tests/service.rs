@@ -303,6 +303,10 @@ fn another_channel_is_followed_until_its_image_is_installed() {
     daemon.signals_until("UpdateDownloaded");
     let status = run(&device, &["--status"]).out;
     assert!(status.contains("prepared: version 7 of devel"), "{status}");
+    // What another client chooses is followed, too.
+    run(&device, &["-p", "0", "-g", "--switch", "stable", "-b", "3"]);
+    assert_eq!(daemon.call("GetBuild", &[]), "(3,)");
+    assert_eq!(daemon.call("GetChannel", &[]), "('stable',)");
     device.installed("devel", 7, "");
     assert_eq!(
         daemon.call("GetBuild", &[]),

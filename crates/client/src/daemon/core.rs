@@ -29,7 +29,7 @@ use crate::client::Client;
 use crate::device::{self, Device};
 use crate::log::Log;
 use crate::settings::{AutoDownload, LAST_CHECK, MIN_BATTERY};
-use crate::state::{Found, Installed, Offered};
+use crate::state::{Choice, Found, Installed, Offered};
 use crate::transfer::{Canceled, Control, Event, Handle, Wanted, Way, unless_canceled};
 
 /// Work that a call starts begins this much later, as in the original: a caller has time to listen.
@@ -102,6 +102,10 @@ struct Job {
 }
 
 struct Inner {
+    /// The configuration as it was read last.
+    loaded: Device,
+    /// What the user had chosen then, here or by the command line.
+    choice: Option<Choice>,
     client: Client,
     job: Option<Job>,
     /// What the last check found, with the keyrings and files that a download needs.
@@ -174,9 +178,11 @@ impl Core {
         log: Arc<Log>,
     ) -> (Arc<Self>, Running) {
         let (reports, receiver) = unbounded_channel();
-        let mut client = Client::new(device, Arc::clone(&log));
+        let mut client = Client::new(device.clone(), Arc::clone(&log));
         client.follow_choice();
         let inner = Inner {
+            loaded: device,
+            choice: client.state.choice(&client.installed),
             client,
             job: None,
             checked: None,
@@ -214,8 +220,10 @@ impl Core {
             return;
         }
         match Device::load(&self.directory) {
+            Ok(device) if device == inner.loaded && inner.chosen() == inner.choice => {}
             Ok(device) => {
                 let before = Installed::from(&inner.client.device.config.service);
+                inner.loaded = device.clone();
                 let mut client = Client::new(device, Arc::clone(&self.log));
                 client.follow_choice();
                 // What was found for another channel or version counts no more.
@@ -224,6 +232,7 @@ impl Core {
                     inner.announced = None;
                 }
                 inner.client = client;
+                inner.choice = inner.chosen();
             }
             Err(error) => self.log.error(&format!("{error:#}; going on as before")),
         }
@@ -546,6 +555,7 @@ impl Core {
         let mut inner = self.lock();
         let before = Installed::from(&inner.client.device.config.service);
         inner.client.choose(channel, build)?;
+        inner.choice = inner.chosen();
         if Installed::from(&inner.client.device.config.service) != before {
             inner.checked = None;
             inner.announced = None;
@@ -728,6 +738,11 @@ impl Inner {
         let checked = self.client.state.checked()?;
         let from = Installed::from(&self.client.device.config.service);
         (checked.from == from).then_some(checked.found)
+    }
+
+    /// What the user has chosen by now.
+    fn chosen(&self) -> Option<Choice> {
+        self.client.state.choice(&self.client.installed)
     }
 
     /// More has been received. What to tell, if it is worth telling.

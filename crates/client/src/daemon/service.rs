@@ -39,6 +39,12 @@ pub(super) fn refused(denied: &Denied) -> Error {
     Error::AccessDenied(format!("{denied}{}", hint.unwrap_or_default()))
 }
 
+/// Lets a tool take its time while other calls are answered.
+async fn aside<T: Send + 'static>(work: fn() -> T) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::Failed(error.to_string()))
+}
+
 fn failed(error: &anyhow::Error) -> Error {
     Error::Failed(format!("{error:#}"))
 }
@@ -159,19 +165,19 @@ impl Service {
         i32::try_from(build.get()).unwrap_or(i32::MAX)
     }
 
-    fn supports_firmware_update(&self) -> bool {
+    async fn supports_firmware_update(&self) -> bool {
         self.core.touch();
-        firmware::is_supported()
+        aside(firmware::is_supported).await.unwrap_or_default()
     }
 
-    fn check_for_firmware_update(&self) -> String {
+    async fn check_for_firmware_update(&self) -> Result<String> {
         self.core.touch();
-        firmware::check()
+        aside(firmware::check).await
     }
 
     async fn update_firmware(&self, #[zbus(header)] header: Header<'_>) -> Result<String> {
         self.allow(&header, Action::Apply).await?;
-        Ok(firmware::update())
+        aside(firmware::update).await
     }
 
     async fn reboot(&self, #[zbus(header)] header: Header<'_>) -> Result<()> {
