@@ -249,6 +249,11 @@ impl Run {
             self.info();
             return ExitCode::SUCCESS;
         }
+        if (self.options.history || self.options.status)
+            && let Err(error) = self.client.state.readable()
+        {
+            return failure(&error);
+        }
         if self.options.history {
             self.history();
             return ExitCode::SUCCESS;

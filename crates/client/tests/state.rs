@@ -5,6 +5,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use camino::Utf8PathBuf;
 use system_image_testkit::{Device, Keys, Published};
@@ -109,6 +111,38 @@ fn a_switch_is_kept_until_an_image_has_brought_it_and_leaves_nothing_of_the_old_
     device.installed("devel", 7, "");
     let status = succeed(&device, &["--status"]);
     assert!(!status.contains("chosen"), "{status}");
+}
+
+#[test]
+fn records_that_may_not_be_read_are_not_taken_for_none() {
+    let keys = Keys::generate();
+    let device = Device::new(&keys);
+    let state = device.path("data/state");
+    fs::create_dir_all(&state).unwrap();
+    let mode = |mode| fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o700);
+    // Whoever comes from outside reaches the rest of the device.
+    let place = device.path("");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    for option in ["--status", "--history"] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "nobody", "--clear-groups"]);
+        command.arg(env!("CARGO_BIN_EXE_system-image-cli"));
+        let output = command
+            .args(["-C", device.config().as_str(), option])
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        if err.starts_with("setpriv") {
+            eprintln!("not tested: only root may run as another user");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(1), "{err}");
+        assert!(
+            err.starts_with("error: cannot read `") && err.contains("hint: "),
+            "{err}"
+        );
+    }
 }
 
 #[test]

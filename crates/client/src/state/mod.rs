@@ -197,6 +197,16 @@ impl State {
         Ok(Lock { _file: file })
     }
 
+    /// An error if there are records that this user may not read: they would look like none.
+    pub fn readable(&self) -> anyhow::Result<()> {
+        match self.directory.read_dir_utf8() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(error).with_context(|| format!("cannot read `{}`", self.directory))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What the user chose, if it still holds.
     pub fn choice(&self, installed: &Installed) -> Option<Choice> {
         let choice: Choice = self.read("choice.json")?;
