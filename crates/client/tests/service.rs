@@ -170,6 +170,31 @@ fn a_download_that_failed_is_told_and_may_be_tried_again() {
 }
 
 #[test]
+fn an_update_that_is_withdrawn_after_it_was_found_is_told() {
+    let keys = Keys::generate();
+    let tree = Published::new(&keys).full(7);
+    let web = tree.serve();
+    let device = Device::new(&keys).served_by(&web);
+    let bus = Bus::start();
+    let mut daemon = Daemon::start(&bus, &device);
+    daemon.call(MANUAL.0, MANUAL.1);
+    daemon.call("CheckForUpdate", &[]);
+    daemon.signals_until("UpdateAvailableStatus");
+    daemon.call("Exit", &[]);
+    daemon.wait();
+    drop(daemon);
+    let _tree = tree.index(|index| index.images.clear());
+    let daemon = Daemon::start(&bus, &device);
+    daemon.call("DownloadUpdate", &[]);
+    let signals = daemon.signals_until("UpdateFailed");
+    let last = signals.last().unwrap();
+    assert!(
+        last.contains("the update is not offered any more"),
+        "{last}"
+    );
+}
+
+#[test]
 fn a_download_stands_still_goes_on_and_is_given_up() {
     let keys = Keys::generate();
     let tree = Published::new(&keys).full(7);

@@ -62,6 +62,11 @@ impl Action {
     }
 }
 
+/// What a check found is not there any more when it is to be downloaded.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the update is not offered any more")]
+struct Withdrawn;
+
 /// What is at work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
@@ -133,7 +138,7 @@ struct Available {
 enum Report {
     Checked(anyhow::Result<Box<Checked>>),
     Transfer(Event),
-    Downloaded(anyhow::Result<bool>),
+    Downloaded(anyhow::Result<()>),
     Applied {
         done: anyhow::Result<()>,
         reboots: bool,
@@ -368,7 +373,8 @@ impl Core {
                     .prepare(&wish, checked, &way, control, on_event)
                     .await
             });
-            let prepared = prepared.map(|update| update.is_some());
+            let prepared = prepared.and_then(|update| update.ok_or_else(|| Withdrawn.into()));
+            let prepared = prepared.map(drop);
             let _ = reports.send(Report::Downloaded(prepared));
         });
     }
@@ -692,19 +698,15 @@ impl Core {
         }
     }
 
-    async fn tell_downloaded(&self, prepared: anyhow::Result<bool>) {
+    async fn tell_downloaded(&self, prepared: anyhow::Result<()>) {
         let failed = {
             let mut inner = self.lock();
             inner.job = None;
             inner.since = None;
             match prepared {
-                Ok(prepared) => {
+                Ok(()) => {
                     inner.failures = 0;
                     inner.last_error.clear();
-                    // Nothing is left to do when the update has been withdrawn meanwhile.
-                    if !prepared {
-                        inner.announced = None;
-                    }
                     None
                 }
                 Err(error) => {
