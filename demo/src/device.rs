@@ -152,8 +152,8 @@ impl Device {
     }
 
     /// Runs the client, which may fail; says nothing itself.
-    pub fn try_update(&self) -> anyhow::Result<Output> {
-        Ok(self.client(&[])?.finish(true)?.0)
+    pub fn try_update(&self, options: &[&str]) -> anyhow::Result<Output> {
+        Ok(self.client(options)?.finish(true)?.0)
     }
 
     /// What the client would do.

@@ -33,7 +33,8 @@ pub fn tampered_payload(server: &Server, device: &Device) -> anyhow::Result<Stri
     let at = good.len() / 2;
     file.write_all_at(&[good[at] ^ 1], at as u64)?;
     device.empty_drop_box()?;
-    let output = device.try_update();
+    // Without the filter it would take the full image instead.
+    let output = device.try_update(&["--filter", "delta"]);
     fs::write(&delta, &good)?;
     let output = output?;
     ensure!(!output.status.success(), "a tampered payload was accepted");
@@ -66,7 +67,7 @@ pub fn blacklisted_key(server: &Server, device: &Device) -> anyhow::Result<Strin
     let signature_place = format!("{place}.asc");
     fs::write(&place, archive)?;
     fs::write(&signature_place, signature)?;
-    let output = device.try_update();
+    let output = device.try_update(&[]);
     fs::remove_file(place)?;
     fs::remove_file(signature_place)?;
     let output = output?;
@@ -89,7 +90,7 @@ pub fn truncated_download(server: &Server, device: &Device) -> anyhow::Result<(u
     let proxy = Proxy::start(server.address, delta / 2)?;
     device.empty_drop_box()?;
     device.configure(proxy.address(), "1")?;
-    let output = device.try_update();
+    let output = device.try_update(&[]);
     device.configure(server.address, "1")?;
     let output = output?;
     ensure!(proxy.has_cut(), "the download was too short to be cut");

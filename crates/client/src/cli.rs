@@ -11,19 +11,24 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::{CommandFactory, Parser};
 use serde_json::{Value, json};
+use system_image_bus::{Kernel, Network};
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_planner::Filter;
+use zbus::Connection;
 
 use self::options::Options;
 use crate::apply::Reset;
+use crate::automatic;
 use crate::check::{Checked, Outcome, Wish};
 use crate::client::Client;
 use crate::device::{self, BadConfig, Device, NoConfigDirectory};
 use crate::log::Log;
 use crate::meter::{Meter, Meters};
+use crate::power::{self, TooEmpty};
 use crate::preflight;
 use crate::session;
 use crate::settings::Settings;
+use crate::state::Installed;
 use crate::transfer::{Canceled, Control, Event, ManagerError, Wanted, Way, unless_canceled};
 use crate::update::{BadName, NoRoom};
 
@@ -131,7 +136,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         let room = || cause.downcast_ref().map(NoRoom::hint);
         let name = || Some(cause.downcast_ref::<BadName>()?.hint().to_owned());
         let manager = || Some(cause.downcast_ref::<ManagerError>()?.hint().to_owned());
-        config.or_else(room).or_else(name).or_else(manager)
+        let power = || Some(cause.downcast_ref::<TooEmpty>()?.hint().to_owned());
+        let first = config.or_else(room).or_else(name);
+        first.or_else(manager).or_else(power)
     });
     own.or_else(|| session::hint(error))
 }
@@ -272,7 +279,7 @@ impl Run {
         let (what, result) = runtime.block_on(async {
             let options = &self.options;
             if options.preflight {
-                ("preflight", Ok(self.preflight()))
+                ("preflight", Ok(self.preflight().await))
             } else if options.list_channels {
                 ("channel search", self.list_channels().await)
             } else if options.plan || options.explain {
@@ -280,7 +287,9 @@ impl Run {
             } else if options.dry_run {
                 ("dry-run", self.dry_run().await)
             } else if options.apply {
-                ("update", self.apply())
+                ("update", self.apply().await)
+            } else if options.automatic {
+                ("update", self.automatic().await)
             } else {
                 ("update", self.update_unless_interrupted().await)
             }
@@ -336,9 +345,10 @@ impl Run {
         }
     }
 
-    fn preflight(&self) -> ExitCode {
+    async fn preflight(&self) -> ExitCode {
         self.settle();
-        let found = preflight::look(&self.client);
+        let bus = device::system_bus(&self.client.log).await;
+        let found = preflight::look(&self.client, bus.as_ref()).await;
         let ready = found.iter().all(|finding| !finding.stops());
         if self.options.json {
             show_json("preflight", &json!({"ready": ready, "findings": found}));
@@ -483,15 +493,80 @@ impl Run {
             show_json("update", &update);
         }
         if update.is_some() && !self.options.no_apply {
-            apply(&client)?;
+            apply(&client, bus.as_ref()).await?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Applies what was prepared before.
-    fn apply(&self) -> anyhow::Result<ExitCode> {
+    /// What settings and configuration allow without being asked; one line says what was done, or
+    /// why not.
+    async fn automatic(&self) -> anyhow::Result<ExitCode> {
         self.settle();
-        apply(&self.client)?;
+        let done = self.unasked().await?;
+        self.client.log.info(&done);
+        if self.options.json {
+            show_json("automatic", &json!({ "done": done }));
+        } else {
+            show(&format!("{done}\n"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn unasked(&self) -> anyhow::Result<String> {
+        let client = &self.client;
+        let (settings, rules) = (&client.settings, client.device.config.automatic);
+        let now = jiff::Zoned::now().datetime();
+        if let Err(why) = automatic::held(&settings.get(automatic::HOLD)?, now) {
+            return Ok(why.to_string());
+        }
+        let checked = client.check_and_note(&self.wish).await?;
+        let Some(update) = checked.update() else {
+            warn(&checked);
+            return Ok("no update".to_owned());
+        };
+        let version = update.version;
+        let found = Installed {
+            channel: client.device.config.service.channel.clone(),
+            build: version,
+        };
+        let seen = client.state.seen(&found, device::clock())?;
+        if let Err(why) = automatic::deferred(rules, version.get(), seen, device::clock()) {
+            return Ok(why.to_string());
+        }
+        let bus = device::system_bus(&client.log).await;
+        let network = Network::now(bus.as_ref(), &Kernel::default()).await;
+        if let Err(why) = automatic::download(settings.auto_download()?, network) {
+            return Ok(format!("version {version} is there: {why}"));
+        }
+        let way = Way::choose(bus.as_ref(), client.device.config.downloader, &client.log).await;
+        let prepared = client
+            .prepare(
+                &self.wish,
+                Some(checked),
+                &way,
+                Control::none(),
+                &mut |_| (),
+            )
+            .await?;
+        let Some(prepared) = prepared else {
+            return Ok("no update".to_owned());
+        };
+        let version = prepared.version;
+        if let Err(why) = automatic::apply(rules, now) {
+            return Ok(format!("version {version} is prepared: {why}"));
+        }
+        if let Err(why) = power::check(bus.as_ref(), settings).await {
+            return Ok(format!("version {version} is prepared: {why:#}"));
+        }
+        apply(client, bus.as_ref()).await?;
+        Ok(format!("version {version} is handed over"))
+    }
+
+    /// Applies what was prepared before.
+    async fn apply(&self) -> anyhow::Result<ExitCode> {
+        self.settle();
+        let bus = device::system_bus(&self.client.log).await;
+        apply(&self.client, bus.as_ref()).await?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -503,10 +578,12 @@ impl Run {
     }
 }
 
-/// Applies the prepared update, once it is verified again.
-fn apply(client: &Client) -> anyhow::Result<()> {
+/// Applies the prepared update, once it is verified again and there is enough in the battery.
+async fn apply(client: &Client, bus: Option<&Connection>) -> anyhow::Result<()> {
     let prepared = client.prepared()?;
-    client.apply(&prepared.ok_or_else(|| anyhow!("no update is prepared"))?)
+    let prepared = prepared.ok_or_else(|| anyhow!("no update is prepared"))?;
+    power::check(bus, &client.settings).await?;
+    client.apply(&prepared)
 }
 
 /// Tells on the side what the original left to the log.

@@ -357,6 +357,9 @@ impl Client {
     }
 
     /// Hands the prepared update over: runs the apply hook, normally the reboot into the recovery.
+    /// Whether there is enough in the battery is asked before, by [`power::check`].
+    ///
+    /// [`power::check`]: crate::power::check
     pub fn apply(&self, prepared: &Prepared) -> anyhow::Result<()> {
         self.log.info("applying");
         self.state.note_applying(&Applying {

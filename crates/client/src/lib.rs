@@ -16,10 +16,12 @@
 //! | [`handover`] | the drop box: keyrings and command file |
 //! | [`apply`] | what happens to a prepared update |
 //! | [`state`], [`settings`] | what is known from one run to the next; what other programs share |
+//! | [`automatic`], [`power`] | what is done unasked, and when not |
 //! | [`preflight`] | whatever would stop an update |
 //! | [`log`], [`meter`] | the log file, progress as callers of the original read it |
 
 pub mod apply;
+pub mod automatic;
 pub mod check;
 pub mod cli;
 pub mod client;
@@ -30,6 +32,7 @@ pub mod files;
 pub mod handover;
 pub mod log;
 pub mod meter;
+pub mod power;
 pub mod preflight;
 pub mod server;
 pub mod session;

@@ -1,12 +1,16 @@
 //! Whatever would stop an update, looked for before it starts.
 
 use serde::Serialize;
+use system_image_bus::{Battery, Kernel, Link, Network, Source};
 use system_image_formats::keyring::KeyringType;
 use system_image_report::Size;
+use zbus::Connection;
 
 use crate::client::Client;
 use crate::device;
 use crate::files;
+use crate::power;
+use crate::settings::AutoDownload;
 
 /// A clock before this is wrong: it is when this was written, in Unix seconds.
 const EARLIEST: i64 = 1_763_942_400;
@@ -67,7 +71,7 @@ impl Finding {
 }
 
 /// Looks at everything; changes nothing but making the drop box where it is missing.
-pub fn look(client: &Client) -> Vec<Finding> {
+pub async fn look(client: &Client, connection: Option<&Connection>) -> Vec<Finding> {
     use Severity::{Fine, Stops, Warning};
     let config = &client.device.config;
     let mut found = Vec::new();
@@ -89,6 +93,14 @@ pub fn look(client: &Client) -> Vec<Finding> {
     } else {
         Finding::new("clock", Fine, "plausible")
     });
+
+    let settings = &client.settings;
+    found.push(network(
+        Network::now(connection, &Kernel::default()).await,
+        settings.auto_download().unwrap_or(AutoDownload::OnWifi),
+    ));
+    let least = settings.min_battery().unwrap_or_default();
+    found.push(battery(power::now(connection).await, least));
 
     let drop_box = &config.cache_partition;
     let made = files::make_directory(drop_box);
@@ -138,4 +150,131 @@ pub fn look(client: &Client) -> Vec<Finding> {
             .hint("update once more: it is replaced"),
     });
     found
+}
+
+/// Who says so, at the end of a finding.
+fn says(source: Source, service: &str) -> String {
+    match source {
+        Source::Service => format!("says {service}"),
+        Source::Kernel => "says the kernel".to_owned(),
+    }
+}
+
+fn network(network: Network, allowed: AutoDownload) -> Finding {
+    const WHAT: &str = "network";
+    let link = match network.link {
+        Link::Offline => "none",
+        Link::Ethernet => "cable",
+        Link::Wifi => "Wi-Fi",
+        Link::Mobile => "mobile data",
+        Link::Bluetooth => "Bluetooth",
+        Link::Unknown => "of an unknown kind",
+    };
+    let source = says(network.source, "NetworkManager");
+    if network.link == Link::Offline {
+        return Finding::new(WHAT, Severity::Stops, format!("{link}, {source}"))
+            .hint("connect to a network");
+    }
+    let metered = match network.metered {
+        Some(true) => "metered",
+        Some(false) => "not metered",
+        None => "perhaps metered",
+    };
+    let text = format!("{link}, {metered}, {source}");
+    if allowed == AutoDownload::OnWifi && !network.is_free() {
+        return Finding::new(WHAT, Severity::Warning, text)
+            .hint("updates are downloaded by themselves on a cable or Wi-Fi that costs nothing");
+    }
+    Finding::new(WHAT, Severity::Fine, text)
+}
+
+fn battery(battery: Option<Battery>, least: Option<u8>) -> Finding {
+    const WHAT: &str = "battery";
+    let Some(now) = battery else {
+        return Finding::new(WHAT, Severity::Fine, "none");
+    };
+    let state = if now.discharging {
+        "discharging"
+    } else {
+        "not discharging"
+    };
+    let text = format!("{} %, {state}, {}", now.percent, says(now.source, "UPower"));
+    match power::enough(battery, least) {
+        Ok(()) => Finding::new(WHAT, Severity::Fine, text),
+        Err(error) => Finding::new(WHAT, Severity::Stops, error.to_string()).hint(error.hint()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn being_offline_stops_and_what_costs_is_told_where_it_matters() {
+        use AutoDownload::{Always, OnWifi};
+        use Severity::{Fine, Stops, Warning};
+        let source = Source::Service;
+        for (link, metered, allowed, severity, text) in [
+            (
+                Link::Offline,
+                None,
+                Always,
+                Stops,
+                "none, says NetworkManager",
+            ),
+            (
+                Link::Wifi,
+                Some(false),
+                OnWifi,
+                Fine,
+                "Wi-Fi, not metered, says NetworkManager",
+            ),
+            (
+                Link::Wifi,
+                Some(true),
+                OnWifi,
+                Warning,
+                "Wi-Fi, metered, says NetworkManager",
+            ),
+            (
+                Link::Mobile,
+                None,
+                OnWifi,
+                Warning,
+                "mobile data, perhaps metered, says NetworkManager",
+            ),
+            (
+                Link::Mobile,
+                None,
+                Always,
+                Fine,
+                "mobile data, perhaps metered, says NetworkManager",
+            ),
+        ] {
+            let found = network(
+                Network {
+                    link,
+                    metered,
+                    source,
+                },
+                allowed,
+            );
+            assert_eq!((found.severity, found.text.as_str()), (severity, text));
+            assert_eq!(found.hint.is_some(), severity != Fine, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_battery_below_the_setting_stops_while_nothing_charges_it() {
+        let at = |percent, discharging| Battery {
+            percent,
+            discharging,
+            source: Source::Kernel,
+        };
+        let low = battery(Some(at(9, true)), Some(10));
+        assert!(low.stops() && low.hint.is_some(), "{low:?}");
+        let charged = battery(Some(at(9, false)), Some(10));
+        assert_eq!(charged.text, "9 %, not discharging, says the kernel");
+        assert!(!charged.stops() && !battery(None, Some(10)).stops());
+    }
 }

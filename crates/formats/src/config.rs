@@ -10,7 +10,9 @@ use std::num::NonZeroU32;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
-pub use self::value::{Downloader, HookName, Interval, LogLevel, LogLevels, Timeout};
+pub use self::value::{
+    Downloader, HookName, Interval, LogLevel, LogLevels, Timeout, Window, YesNo,
+};
 use crate::channel_ini::Port;
 use crate::detail::VersionDetail;
 use crate::ini::{Ini, IniError, KeyCase};
@@ -89,6 +91,8 @@ pub struct ClientConfig {
     pub downloader: Downloader,
     /// `[downloads]`: how patient to be with a server.
     pub downloads: Downloads,
+    /// `[automatic]`: what is done without being asked.
+    pub automatic: Automatic,
     /// `[hooks]`: replaceable parts.
     pub hooks: Hooks,
     /// `[dbus] lifetime`: idle time before the service exits.
@@ -155,6 +159,17 @@ pub struct Downloads {
     pub attempts: NonZeroU32,
     /// Wait after the first failed attempt; it doubles with each further one.
     pub retry_wait: Interval,
+}
+
+/// `[automatic]`, a section of ours: when an update that was downloaded is applied by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Automatic {
+    /// Whether at all.
+    pub apply: YesNo,
+    /// The part of the day in which; none for any.
+    pub window: Option<Window>,
+    /// How long after the device first saw the version.
+    pub defer: Interval,
 }
 
 /// `[hooks]`.
@@ -234,6 +249,11 @@ impl ClientConfig {
                 stall_timeout: read.value("downloads", "stall_timeout", "1m")?,
                 attempts: read.value("downloads", "attempts", "5")?,
                 retry_wait: read.value("downloads", "retry_wait", "1s")?,
+            },
+            automatic: Automatic {
+                apply: read.value("automatic", "apply", "no")?,
+                window: read.optional("automatic", "window")?,
+                defer: read.value("automatic", "defer", "0d")?,
             },
             hooks: Hooks {
                 device: read.value("hooks", "device", HookName::SYSTEM_PROPERTY)?,
@@ -397,6 +417,9 @@ mod tests {
         assert_eq!(config.cache_partition, "/android/cache/recovery");
         assert_eq!(config.hooks.apply, HookName::Reboot);
         assert_eq!(config.downloader, Downloader::Auto);
+        let automatic = config.automatic;
+        assert_eq!((automatic.apply, automatic.window), (YesNo(false), None));
+        assert_eq!(automatic.defer.as_secs(), 0);
         assert_eq!(config.lifetime.as_secs(), 600);
         assert_eq!(config.downloads.stall_timeout.duration().as_secs(), 60);
         assert_eq!(config.downloads.attempts.get(), 5);
@@ -452,6 +475,9 @@ mod tests {
             ("[downloads]\nconnect_timeout: 0s", "connect_timeout"),
             ("[downloads]\nattempts: 0", "attempts"),
             ("[updater]\ndownloader: curl", "downloader"),
+            ("[automatic]\napply: maybe", "apply"),
+            ("[automatic]\nwindow: at night", "window"),
+            ("[automatic]\ndefer: 3", "defer"),
             ("[dbus]\nlifetime: 1H", "lifetime"),
         ] {
             let error = config(&[text]).unwrap_err();

@@ -24,10 +24,12 @@ use super::idle::Idle;
 use super::legacy;
 use super::modern::Modern;
 use crate::apply::{self, Reset};
+use crate::automatic;
 use crate::check::{Checked, Wish};
 use crate::client::Client;
 use crate::device::{self, Device};
 use crate::log::Log;
+use crate::power;
 use crate::settings::{AutoDownload, LAST_CHECK, MIN_BATTERY};
 use crate::state::{Choice, Found, Installed, Offered};
 use crate::transfer::{Canceled, Control, Event, Handle, Wanted, Way, unless_canceled};
@@ -450,6 +452,7 @@ impl Core {
                     }
                 };
                 control.check()?;
+                power::check(Some(&bus), &client.settings).await?;
                 client.apply(&prepared)
             });
             let _ = reports.send(Report::Applied { done, reboots });
@@ -815,18 +818,14 @@ async fn way(client: &Client, bus: &Connection) -> Way {
 async fn may_download(client: &Client, connection: &Connection) -> bool {
     use system_image_bus::{Kernel, Network};
     match client.settings.auto_download() {
-        Ok(AutoDownload::Always) => true,
-        Ok(AutoDownload::OnWifi) => {
+        Ok(setting) => {
             let network = Network::now(Some(connection), &Kernel::default()).await;
-            let free = network.is_free();
-            if !free {
-                client
-                    .log
-                    .info(&format!("not downloading unasked over {network:?}"));
+            let may = automatic::download(setting, network);
+            if let Err(why) = &may {
+                client.log.info(&why.to_string());
             }
-            free
+            may.is_ok()
         }
-        Ok(AutoDownload::Never) => false,
         Err(error) => {
             client.log.error(&format!("{error:#}"));
             false

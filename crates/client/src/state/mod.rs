@@ -234,6 +234,17 @@ impl State {
         self.write("checked.json", checked)
     }
 
+    /// When this version of this channel was seen first: now, if it was not before.
+    pub fn seen(&self, update: &Installed, now: i64) -> anyhow::Result<i64> {
+        if let Some((known, at)) = self.read::<(Installed, i64)>("seen.json")
+            && known == *update
+        {
+            return Ok(at);
+        }
+        self.write("seen.json", &(update, now))?;
+        Ok(now)
+    }
+
     /// The update that was prepared last.
     pub fn prepared(&self) -> Option<Prepared> {
         self.read("prepared.json")

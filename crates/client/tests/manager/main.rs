@@ -43,6 +43,12 @@ fn times(web: &Web, path: &str) -> usize {
     web.paths().iter().filter(|asked| *asked == path).count()
 }
 
+/// Whether something half is left of the manager's work.
+fn leftovers(device: &Device) -> bool {
+    let mut names = device.dropped().into_keys();
+    names.any(|name| name.contains(".tmp"))
+}
+
 /// A download manager that others wrote, ended when dropped.
 struct Daemon(Child);
 
@@ -98,7 +104,7 @@ fn lomiris_manager_brings_an_update_and_resumes_nothing_that_is_damaged() {
     assert_eq!(payloads.clone().count(), 1);
     let agent = "Ubuntu System Image Upgrade Client: device=lamp;channel=stable;build=0";
     assert_eq!(payloads.next().unwrap().header("User-Agent"), Some(agent));
-    assert!(!device.dropped().keys().any(|name| name.contains(".tmp")));
+    assert!(!leftovers(&device));
 }
 
 #[test]
@@ -152,7 +158,7 @@ fn without_a_manager_or_with_one_that_fails_first_the_client_downloads_itself() 
         let ran = run(on(&bus, &device));
         assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{does:?}");
         assert!(prepared(&device).is_some(), "{does:?}");
-        assert!(!device.dropped().keys().any(|name| name.contains(".tmp")));
+        assert!(!leftovers(&device));
         let told = log(&device).contains("; downloading without it");
         assert_eq!(told, does.is_some(), "{does:?}: {}", log(&device));
         let calls = manager.map_or(0, |manager| manager.calls().len());

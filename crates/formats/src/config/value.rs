@@ -184,6 +184,87 @@ impl FromStr for Downloader {
     }
 }
 
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct YesNo(pub bool);
+
+/// The text is neither.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is `yes` or `no`")]
+pub struct YesNoError;
+
+impl FromStr for YesNo {
+    type Err = YesNoError;
+
+    fn from_str(text: &str) -> Result<Self, YesNoError> {
+        match text.trim() {
+            "yes" => Ok(Self(true)),
+            "no" => Ok(Self(false)),
+            _ => Err(YesNoError),
+        }
+    }
+}
+
+/// A part of each day in local time, written `02:00-05:00`; it may go past midnight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Minute of the day with which it begins.
+    from: u16,
+    /// Minute of the day before which it ends.
+    to: u16,
+}
+
+/// The text is no part of a day.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a part of the day is two different times with a `-` between them, e.g. `02:00-05:00`")]
+pub struct WindowError;
+
+impl Window {
+    /// Whether a time of the day is in it.
+    pub fn contains(self, hour: u8, minute: u8) -> bool {
+        let now = u16::from(hour) * 60 + u16::from(minute);
+        if self.from < self.to {
+            (self.from..self.to).contains(&now)
+        } else {
+            now >= self.from || now < self.to
+        }
+    }
+}
+
+impl FromStr for Window {
+    type Err = WindowError;
+
+    fn from_str(text: &str) -> Result<Self, WindowError> {
+        let time = |text: &str| {
+            let (hour, minute) = text.trim().split_once(':')?;
+            let number = |text: &str, max| {
+                let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+                let number = text.parse::<u16>().ok()?;
+                (digits && number <= max).then_some(number)
+            };
+            let minutes = number(hour, 24)? * 60 + number(minute, 59)?;
+            (minutes <= 24 * 60).then_some(minutes)
+        };
+        let (from, to) = text.split_once('-').ok_or(WindowError)?;
+        match (time(from), time(to)) {
+            (Some(from), Some(to)) if from != to && from < 24 * 60 => Ok(Self { from, to }),
+            _ => Err(WindowError),
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to } = self;
+        let (hours, minutes) = ((from / 60, to / 60), (from % 60, to % 60));
+        write!(
+            f,
+            "{:02}:{:02}-{:02}:{:02}",
+            hours.0, minutes.0, hours.1, minutes.1
+        )
+    }
+}
+
 /// A replaceable part, named as the original names its classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookName {
@@ -249,6 +330,49 @@ impl FromStr for HookName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_the_day_may_go_past_midnight() {
+        let cases = [
+            ("02:00-05:00", (2, 0), true),
+            ("02:00-05:00", (4, 59), true),
+            ("02:00-05:00", (5, 0), false),
+            ("02:00-05:00", (1, 59), false),
+            (" 23:30 - 04:00 ", (23, 30), true),
+            ("23:30-04:00", (0, 0), true),
+            ("23:30-04:00", (4, 0), false),
+            ("23:30-04:00", (12, 0), false),
+            ("00:00-24:00", (23, 59), true),
+            ("22:00-00:00", (23, 0), true),
+            ("22:00-00:00", (0, 0), false),
+        ];
+        for (text, (hour, minute), inside) in cases {
+            let window: Window = text.parse().unwrap();
+            assert_eq!(
+                window.contains(hour, minute),
+                inside,
+                "{text} {hour}:{minute}"
+            );
+        }
+        assert_eq!(
+            "23:30-04:05".parse::<Window>().unwrap().to_string(),
+            "23:30-04:05"
+        );
+        for text in [
+            "",
+            "2",
+            "2:00-05:00",
+            "02:00",
+            "02:00-02:00",
+            "25:00-01:00",
+            "24:30-01:00",
+            "24:00-01:00",
+            "02:60-03:00",
+            "+2:00-03:00",
+        ] {
+            assert!(text.parse::<Window>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn intervals_are_read_as_the_original_reads_them() {
