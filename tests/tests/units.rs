@@ -21,11 +21,11 @@ fn units(place: &Path) -> Vec<PathBuf> {
         }
         let text = fs::read_to_string(&from).unwrap();
         let to = place.join(from.file_name().unwrap());
-        fs::write(
-            &to,
-            text.replace("=/usr/bin", &format!("={}", programs.display())),
-        )
-        .unwrap();
+        let here = format!("={}", programs.display());
+        let text = text
+            .replace("=/usr/bin", &here)
+            .replace("=/usr/sbin", &here);
+        fs::write(&to, text).unwrap();
         units.push(to);
     }
     units
@@ -55,6 +55,37 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         .filter(|line| line.contains("system-image"))
         .collect();
     assert!(output.status.success() && ours.is_empty(), "{told}");
+}
+
+/// What the bus and polkit read: the actions that the service asks for, and nothing that only looks
+/// like XML.
+#[test]
+fn the_bus_and_polkit_know_the_service() {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist");
+    let read = |name: &str| fs::read_to_string(dist.join(name)).unwrap();
+    let activation = read("dbus-1/com.canonical.SystemImage.service");
+    for line in [
+        "Name=com.canonical.SystemImage",
+        "Exec=/usr/sbin/system-image-dbus",
+        "User=root",
+        "SystemdService=system-image-dbus.service",
+    ] {
+        assert!(activation.lines().any(|found| found == line), "{line}");
+    }
+    let policy = read("polkit-1/com.canonical.SystemImage.policy");
+    for action in ["download", "configure", "apply", "reset"] {
+        let action = format!("<action id=\"com.canonical.SystemImage.{action}\">");
+        assert!(policy.contains(&action), "{action}");
+    }
+    for name in [
+        "dbus-1/com.canonical.SystemImage.conf",
+        "polkit-1/com.canonical.SystemImage.policy",
+    ] {
+        let parse = "import sys, xml.dom.minidom as m; m.parse(sys.argv[1])";
+        let mut python = Command::new("python3");
+        let parsed = python.args(["-c", parse]).arg(dist.join(name)).status();
+        assert!(parsed.unwrap().success(), "{name}");
+    }
 }
 
 #[test]
