@@ -7,9 +7,12 @@ mod delta;
 mod fetching;
 mod lab;
 mod large_tree;
+mod offer;
 mod planning;
+mod process;
 mod publishing;
 mod python;
+mod service;
 mod serving;
 mod table;
 mod task;
@@ -23,6 +26,7 @@ use clap::Parser;
 use system_image_demo::measure;
 
 use crate::lab::Lab;
+use crate::offer::Offer;
 use crate::table::Table;
 use crate::task::Task;
 
@@ -40,8 +44,8 @@ struct Options {
     /// One round each, to see that everything runs
     #[arg(long)]
     quick: bool,
-    /// Only rows whose group has this in its name: planning, delta, apply, publish,
-    /// level-9, fetch, serve, tree
+    /// Only rows whose group has this in its name: planning, service, delta, apply,
+    /// publish, level-9, fetch, serve, tree
     #[arg(long, value_name = "GROUP")]
     only: Option<String>,
     /// Directory for scratch files: about 4 GB, removed at the end
@@ -81,14 +85,20 @@ fn run(options: &Options) -> anyhow::Result<()> {
             !needs_images || options.images.join(name).is_file(),
             "there is no `{}`: give the directory of two tar archives of a root file system, \
              `v1.tar` and `v2.tar`, for example two releases by `mmdebstrap bookworm v1.tar`; \
-             `--only` with planning, fetch, serve or tree needs none",
+             `--only` with planning, service, fetch, serve or tree needs none",
             options.images.join(name)
         );
     }
     let lab = Lab::new(options.scratch.as_deref(), options.quick)?;
     let mut table = Table::default();
-    if wanted("planning") {
-        planning::run(&lab, &mut table)?;
+    if wanted("planning") || wanted("service") {
+        let offer = Offer::set_up(&lab, planning::DRY_RUN_IMAGES)?;
+        if wanted("planning") {
+            planning::run(&lab, &offer, &mut table)?;
+        }
+        if wanted("service") {
+            service::run(&lab, &offer, &mut table)?;
+        }
     }
     if needs_images {
         let images = lab.images(&options.images)?;

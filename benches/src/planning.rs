@@ -6,18 +6,17 @@ use anyhow::{Context, ensure};
 use camino::Utf8Path;
 use serde_json::Map;
 use system_image_demo::measure::Cost;
-use system_image_demo::server::{CHANNEL, DEVICE, Server};
-use system_image_formats::channels::Channels;
+use system_image_demo::server::{CHANNEL, DEVICE};
 use system_image_formats::index::{FileEntry, Image, ImageKind, Index};
 use system_image_formats::keyring::KeyringType;
-use system_image_formats::name::{ChannelName, TreePath};
+use system_image_formats::name::TreePath;
 use system_image_formats::time::GeneratedAt;
 use system_image_formats::version::{ImageVersion, Percentage};
-use system_image_store::{Directory, Store};
 use system_image_trust::SecretKey;
 
 use crate::contest::{Side, contest};
 use crate::lab::Lab;
+use crate::offer::Offer;
 use crate::python;
 use crate::table::{Reference, Table};
 use crate::task::Task;
@@ -26,7 +25,7 @@ use crate::task::Task;
 const DELTAS: u32 = 10;
 
 /// Images of the index that the original's figures for a dry run were taken with.
-const DRY_RUN_IMAGES: usize = 4999;
+pub(crate) const DRY_RUN_IMAGES: usize = 4999;
 
 /// When the index was made, in Unix seconds.
 const MADE: i64 = 1_750_000_000;
@@ -43,7 +42,7 @@ const INFO: Reference = Reference {
     memory: 37.0,
 };
 
-pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
+pub(crate) fn run(lab: &Lab, offer: &Offer, table: &mut Table) -> anyhow::Result<()> {
     for versions in [1000, 5000] {
         let what = format!("planning alone, {versions} versions, {DELTAS} deltas to each");
         let mut ours = [Side::new("planner", || {
@@ -59,14 +58,9 @@ pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
         table.row(&what, [("planner, index in memory", &costs[0])], None);
     }
 
-    let (server, _) = Server::set_up(&lab.path("planning")?, &lab.programs, "ed25519", 0)?;
-    let document = publish(&server)?;
-    let device = lab.path("device")?;
-    configure(&device, &server)?;
-    let serving = server.serve()?;
     let client = |option: &str| -> anyhow::Result<(String, Cost)> {
-        let config = device.join("config.d");
         let step = lab.program("system-image-cli")?;
+        let config = offer.config();
         let arguments = ["-C", config.as_str(), option, "-p", "0"];
         step.args(arguments).succeed()
     };
@@ -80,7 +74,7 @@ pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
     let with_python = python::is_there();
     if with_python {
         sides.push(Side::new("python3", || {
-            Ok(python::step(reader, &[document.as_str()])?.succeed()?.1)
+            Ok(python::step(reader, &[offer.index.as_str()])?.succeed()?.1)
         }));
     }
     let costs = contest(&what, lab.short_rounds, &mut sides)?;
@@ -98,25 +92,7 @@ pub(crate) fn run(lab: &Lab, table: &mut Table) -> anyhow::Result<()> {
     let costs = contest(what, lab.short_rounds, &mut sides)?;
     let names = ["system-image-cli", "python3, doing nothing"];
     table.row(what, names.into_iter().zip(&costs), Some(INFO));
-    drop(serving);
     Ok(())
-}
-
-/// Puts an index of [`DRY_RUN_IMAGES`] in the place of the server's empty one.
-fn publish(server: &Server) -> anyhow::Result<camino::Utf8PathBuf> {
-    let store = Directory::open(server.www())?;
-    let channels = store.read(&"/channels.json".parse()?, 1 << 20)?;
-    let channels = Channels::parse(&channels.context("the server has channels")?)?;
-    let channel: ChannelName = CHANNEL.parse()?;
-    let device = DEVICE.parse()?;
-    let entry = channels.get(&channel).and_then(|c| c.devices.get(&device));
-    let path = &entry.context("the server has the device")?.index;
-
-    let keys = image_signing_key(server.root.as_path())?;
-    let bytes = index(u32::MAX, DRY_RUN_IMAGES)?.to_bytes();
-    let signature = keys.sign(&bytes[..], now()?)?;
-    store.replace(path, &bytes, signature.as_bytes())?;
-    Ok(server.www().join(path.relative()))
 }
 
 /// The server's image-signing key.
@@ -203,26 +179,4 @@ fn file(order: u32, path: &str, size: u64) -> anyhow::Result<FileEntry> {
         size,
         extra: Map::new(),
     })
-}
-
-/// A device without an image that trusts the server.
-fn configure(root: &Utf8Path, server: &Server) -> anyhow::Result<()> {
-    for directory in ["config.d", "cache", "data", "keyrings", "tmp"] {
-        fs::create_dir_all(root.join(directory))?;
-    }
-    let anchor = server.www().join("gpg/archive-master.tar.xz");
-    let text = format!(
-        "[service]\nbase: {}\nhttp_port: {}\nhttps_port: disabled\nchannel: {CHANNEL}\n\
-         device: {DEVICE}\nbuild_number: 0\n\
-         [system]\ntempdir: {root}/tmp\nlogfile: {root}/client.log\nsettings_db: {root}/db\n\
-         [gpg]\narchive_master: {anchor}\n\
-         image_master: {root}/keyrings/image-master.tar.xz\n\
-         image_signing: {root}/keyrings/image-signing.tar.xz\n\
-         device_signing: {root}/keyrings/device-signing.tar.xz\n\
-         [updater]\ncache_partition: {root}/cache\ndata_partition: {root}/data\n\
-         [hooks]\napply: systemimage.apply.Noop\n",
-        server.address.ip(),
-        server.address.port(),
-    );
-    Ok(fs::write(root.join("config.d/00_default.ini"), text)?)
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use camino::Utf8Path;
-use nix::unistd::{SysconfVar, sysconf};
 use system_image_demo::measure::Cost;
 use system_image_demo::server::{CHANNEL, DEVICE, Server};
 use system_image_formats::name::TreePath;
@@ -17,6 +16,7 @@ use system_image_store::{Directory, Store};
 
 use crate::contest::{Costs, Side, contest};
 use crate::lab::Lab;
+use crate::process;
 use crate::table::Table;
 
 /// Programs and the Debian packages that have them.
@@ -131,9 +131,9 @@ impl Load {
             let tag = tag(asked.address, &self.path)?;
             wrk.args(["--header", &format!("If-None-Match: {tag}")]);
         }
-        let (_, before) = used(asked.process)?;
+        let before = process::used(asked.process)?;
         let output = wrk.arg(&url).output().context("cannot run `wrk`")?;
-        let (memory, after) = used(asked.process)?;
+        let after = process::used(asked.process)?;
         let said = String::from_utf8_lossy(&output.stdout);
         let failed = said.contains("Socket errors") || said.contains("Non-2xx");
         ensure!(output.status.success() && !failed, "`wrk` says: {said}");
@@ -146,8 +146,8 @@ impl Load {
         let rounds = count.parse::<f64>()? / self.requests;
         Ok(Cost {
             seconds: time.parse::<f64>()? / rounds,
-            cpu: (after - before) / rounds,
-            memory,
+            cpu: (after.cpu - before.cpu) / rounds,
+            memory: after.most,
         })
     }
 
@@ -179,28 +179,6 @@ fn tag(address: SocketAddr, path: &str) -> anyhow::Result<String> {
         }
     }
     bail!("`{path}` has no entity tag")
-}
-
-/// Most resident memory of a process in bytes, and the processors' seconds that it has used.
-fn used(process: u32) -> anyhow::Result<(u64, f64)> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let kilobytes: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"))
-        .context("the kernel tells no memory")?
-        .trim()
-        .parse()?;
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name may hold blanks; the rest begins with the third field.
-    let (_, fields) = stat.rsplit_once(") ").context("the kernel tells no time")?;
-    let ticks: f64 = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .map(|ticks| ticks.parse().unwrap_or(0.0))
-        .sum();
-    let each = sysconf(SysconfVar::CLK_TCK)?.context("the kernel tells no tick")?;
-    Ok((kilobytes * 1024, ticks / each as f64))
 }
 
 /// nginx with one process, as fast as it can be set: files by `sendfile`, no log, connections

@@ -16,8 +16,8 @@ pub(crate) struct Reference {
 /// What we have to keep to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
-    /// Seconds by the wall.
-    pub(crate) seconds: f64,
+    /// Seconds by the wall, if they count.
+    pub(crate) seconds: Option<f64>,
     /// Peak memory in MiB.
     pub(crate) memory: f64,
 }
@@ -143,17 +143,21 @@ impl Reference {
 
 impl Limit {
     fn line(self, own: Cost) -> [String; 6] {
+        let memory = format!("memory ×{:.2}", self.memory / mib(own.memory));
+        let (seconds, factors) = match self.seconds {
+            Some(limit) => {
+                let time = limit / own.seconds;
+                (limit.to_string(), format!("time ×{time:.2}, {memory}"))
+            }
+            None => ("–".to_owned(), memory),
+        };
         [
             String::new(),
             "the limit".to_owned(),
-            self.seconds.to_string(),
+            seconds,
             "–".to_owned(),
             self.memory.to_string(),
-            format!(
-                "time ×{:.2}, memory ×{:.2}",
-                self.seconds / own.seconds,
-                self.memory / mib(own.memory)
-            ),
+            factors,
         ]
     }
 }

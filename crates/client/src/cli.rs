@@ -242,8 +242,10 @@ fn prepare(options: Options, device: Device) -> Result<Run, String> {
         mobile_data: options.override_gsm,
         explain: options.explain,
     };
+    let meters = Meters::new(meters, log);
+    client.meters = Some(meters.clone());
     Ok(Run {
-        meters: Meters::new(meters, log),
+        meters,
         options,
         client,
         wish,

@@ -20,6 +20,7 @@ use crate::check::{self, Checked, Update, Wish};
 use crate::device::{self, Device};
 use crate::handover;
 use crate::log::Log;
+use crate::meter::Meters;
 use crate::server::Server;
 use crate::session::{self, Facts, Failure, Fresh, Session, with_fresh_keys};
 use crate::settings::{AutoDownload, Settings};
@@ -47,6 +48,8 @@ pub struct Client {
     pub state: State,
     /// The settings that are shared with other programs.
     pub settings: Settings,
+    /// Who is shown the progress of metadata; that of payloads is told as events.
+    pub meters: Option<Meters>,
     /// Where to tell what happens.
     pub log: Arc<Log>,
 }
@@ -63,6 +66,7 @@ impl Client {
             state: State::of(config),
             settings: Settings::at(&config.system.settings_db),
             device,
+            meters: None,
             log,
         }
     }
@@ -143,7 +147,8 @@ impl Client {
 
     /// The configured server.
     pub fn server(&self) -> anyhow::Result<Server> {
-        Server::new(&self.device.config, self.name()?)
+        let meters = self.meters.clone();
+        Server::new(&self.device.config, self.name()?, meters)
     }
 
     fn name(&self) -> anyhow::Result<&DeviceName> {

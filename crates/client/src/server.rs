@@ -9,6 +9,8 @@ use system_image_fetch::{FetchError, Fetcher, Patience, Settings};
 use system_image_formats::config::{ClientConfig, Downloads};
 use system_image_formats::name::{DeviceName, TreePath};
 
+use crate::meter::Meters;
+
 /// Largest signature, in bytes: real ones have about 800.
 pub const MAX_SIGNATURE: usize = 64 << 10;
 
@@ -48,11 +50,18 @@ pub struct Server {
     pub agent: String,
     metadata: String,
     payloads: String,
+    meters: Option<Meters>,
 }
 
 impl Server {
     /// The server of the configuration, as seen by `device` at `build` of its channel.
-    pub fn new(config: &ClientConfig, device: &DeviceName) -> anyhow::Result<Self> {
+    ///
+    /// Documents of the metadata are told to `meters`, each with its signature from zero.
+    pub fn new(
+        config: &ClientConfig,
+        device: &DeviceName,
+        meters: Option<Meters>,
+    ) -> anyhow::Result<Self> {
         let service = &config.service;
         let agent = format!(
             "Ubuntu System Image Upgrade Client: device={device};channel={};build={}",
@@ -64,6 +73,7 @@ impl Server {
             agent,
             metadata: service.https_base()?,
             payloads: service.http_base()?,
+            meters,
         })
     }
 
@@ -86,7 +96,8 @@ impl Server {
         max: usize,
     ) -> Result<Option<Signed>, FetchError> {
         let url = url(&self.metadata, path);
-        self.signed(self.fetcher.fetch_small(&url, max), signature)
+        let content = self.fetcher.fetch_small(&url, max);
+        self.signed(content, |content| content.len() as u64, signature)
             .await
     }
 
@@ -101,12 +112,15 @@ impl Server {
     ) -> Result<Option<Signed<File>>, FetchError> {
         let url = url(&self.metadata, path);
         let content = self.fetcher.fetch_unnamed(&url, max, directory);
-        self.signed(content, signature).await
+        // A length that cannot be told is missing in what is shown, nowhere else.
+        let len = |file: &File| file.metadata().map_or(0, |file| file.len());
+        self.signed(content, len, signature).await
     }
 
     async fn signed<T>(
         &self,
         content: impl Future<Output = Result<T, FetchError>>,
+        len: impl Fn(&T) -> u64,
         signature: &TreePath,
     ) -> Result<Option<Signed<T>>, FetchError> {
         let content = match content.await {
@@ -117,6 +131,10 @@ impl Server {
         // A document without signature is no absent document.
         let url = url(&self.metadata, signature);
         let signature = self.fetcher.fetch_small(&url, MAX_SIGNATURE).await?;
+        let both = len(&content) + signature.len() as u64;
+        if let Some(meters) = &self.meters {
+            meters.step(both, Some(both));
+        }
         Ok(Some(Signed { content, signature }))
     }
 }

@@ -365,6 +365,22 @@ fn progress_is_told_as_programs_read_it() {
     let web = tree.serve();
     let device = Device::new(&keys).served_by(&web);
     let out = succeed(&device, &["-p", "0", "--progress", "json"]);
+    // Keyrings, channels and index, each with its signature, and then the payloads.
+    let told = |path: &str| {
+        let both = [tree.bytes(path), tree.bytes(&format!("{path}.asc"))].concat();
+        let line = serde_json::json!({"type": "progress", "now": both.len(), "total": both.len()});
+        line.to_string()
+    };
+    let metadata = [
+        "gpg/image-master.tar.xz",
+        "gpg/image-signing.tar.xz",
+        "channels.json",
+        "stable/lamp/index.json",
+    ];
+    assert_eq!(
+        out.lines().take(4).collect::<Vec<_>>(),
+        metadata.map(told).each_ref().map(String::as_str)
+    );
     let total: u64 = ["ubuntu-1.full.tar.xz", "version-1.tar.xz"]
         .map(|name| device.dropped()[name].len() as u64)
         .into_iter()

@@ -1,0 +1,88 @@
+//! Gives back to the kernel what work has touched and waiting does not need.
+//!
+//! A check runs through TLS, OpenPGP and SQLite, whose code then stays mapped, and leaves an
+//! allocator that keeps its pages. A service that waits for ten minutes needs neither: what it needs
+//! of the code is mapped again when it is reached, from the page cache.
+
+use std::ffi::c_void;
+use std::fs;
+
+use rustix::mm::{Advice, madvise};
+
+/// Gives it back. Where the kernel does not tell what is mapped, nothing happens.
+pub(super) fn give_back() {
+    trim();
+    if let Ok(maps) = fs::read_to_string("/proc/self/maps") {
+        maps.lines().filter_map(code).for_each(unmap);
+    }
+}
+
+/// A mapping of code: where it begins, and its length.
+type Code = (usize, usize);
+
+/// The code of a line of `/proc/self/maps`: mapped from a file, and not writable.
+fn code(line: &str) -> Option<Code> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let from_file = rest.starts_with("r-xp ") && rest.contains(" /");
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    let (start, end) = (address(start)?, address(end)?);
+    (from_file && start < end).then(|| (start, end - start))
+}
+
+#[expect(unsafe_code, reason = "wraps a system call")]
+fn unmap((start, len): Code) {
+    let start = std::ptr::with_exposed_provenance_mut::<c_void>(start);
+    // SAFETY: the pages are private ones of a file and were never written: the mapping is not
+    // writable, and position-independent code has no relocations in it. The next access finds the
+    // same bytes. A file that was replaced since then is another inode; this one stays.
+    let advised = unsafe { madvise(start, len, Advice::LinuxDontNeed) };
+    // Code that cannot be given back stays.
+    let _ = advised;
+}
+
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "wraps a call of the C library")]
+fn trim() {
+    // SAFETY: it may be called at any time from any thread.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_from_files_is_given_back() {
+        let name = "00001000-00003000 r-xp 00001000 fe:00 12    /usr/bin/a b";
+        assert_eq!(code(name), Some((0x1000, 0x2000)));
+        for other in [
+            "00001000-00003000 r--p 00001000 fe:00 12    /usr/bin/a",
+            "00001000-00003000 rwxp 00001000 fe:00 12    /usr/bin/a",
+            "00001000-00003000 r-xs 00001000 fe:00 12    /usr/bin/a",
+            "7ffc2000-7ffc4000 r-xp 00000000 00:00 0     [vdso]",
+            "00001000-00003000 r-xp 00000000 00:00 0",
+            "",
+        ] {
+            assert_eq!(code(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn work_goes_on_with_less() {
+        let resident = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("RssFile:"));
+            let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
+            kilobytes.parse::<u64>().unwrap()
+        };
+        let before = resident();
+        give_back();
+        let after = resident();
+        assert!(after < before, "{before} kB became {after} kB");
+        assert_eq!(format!("{:x}", 255), "ff");
+    }
+}
