@@ -245,10 +245,10 @@ fn prepare(options: Options, device: Device) -> Result<Run, String> {
     let meters = Meters::new(meters, log);
     client.meters = Some(meters.clone());
     Ok(Run {
-        meters,
         options,
         client,
         wish,
+        meters,
     })
 }
 

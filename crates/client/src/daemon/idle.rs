@@ -42,7 +42,7 @@ impl Idle {
             let mut touched = self.is_touched_within(first).await;
             if !touched && !at_work() {
                 quiet();
-                touched = self.is_touched_within(lifetime - first).await;
+                touched = self.is_touched_within(lifetime.saturating_sub(first)).await;
             }
             if self.over.load(Ordering::Relaxed) || !touched && !at_work() {
                 return;
