@@ -12,7 +12,7 @@ use nix::sys::time::TimeValLike;
 use system_image_delta::{Limits, Member, Privileges, Root, Sink, apply};
 use system_image_delta_build::{Options, Times};
 use system_image_demo::measure::{Cost, Step};
-use system_image_fetch::{Fetcher, Request, Settings, Size};
+use system_image_fetch::{Algorithm, Fetcher, How, Request, Settings, Size};
 use system_image_formats::outline::Outline;
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_planner::{PhaseSource, plan};
@@ -205,10 +205,15 @@ fn fetch(url: &str, place: &Utf8Path) -> anyhow::Result<()> {
         url: url.to_owned(),
         destination: place.to_owned(),
         size: Size::AtMost(1 << 40),
-        sha256: None,
+        digest: None,
+        how: How {
+            compute: Some(Algorithm::Sha256),
+            ..How::default()
+        },
     };
     let fetcher = Fetcher::new(Settings::new("system-image-bench"))?;
     let file = runtime.block_on(fetcher.fetch(&request, &mut |_| {}))?;
-    println!("{}", file.sha256);
+    let digest = file.digest.context("no digest was computed")?;
+    println!("{digest}");
     Ok(())
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, anyhow, bail};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use system_image_durable as durable;
-use system_image_fetch::{FetchError, Request, Size as FileSize};
+use system_image_fetch::{FetchError, How, Request, Size as FileSize};
 use system_image_formats::command::SignedFile;
 use system_image_formats::config::ClientConfig;
 use system_image_formats::hash::Hasher;
@@ -160,7 +160,8 @@ pub async fn fetch(
             url: server.payload_url(&file.entry.path),
             destination: file.place.clone(),
             size: FileSize::Exactly(file.entry.size),
-            sha256: Some(file.entry.checksum),
+            digest: Some(file.entry.checksum.into()),
+            how: How::default(),
         })
         .collect();
     if !requests.is_empty() {
@@ -289,8 +290,8 @@ fn verify(file: &Wanted<'_>, signers: &Signers<'_>) -> Result<(), Failure> {
             durable::remove(name)?;
             let wrong = FetchError::Checksum {
                 destination: name.clone(),
-                want: file.entry.checksum,
-                got: *digest,
+                want: file.entry.checksum.into(),
+                got: (*digest).into(),
             };
             let text = format!("`{name}` on the disk is not what the index says");
             Err(anyhow!(wrong).context(text).into())

@@ -3,14 +3,23 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, Proxy, Response, StatusCode, redirect};
+use rustls::pki_types::CertificateDer;
 
 use crate::error::{FetchError, Trouble};
+use crate::redirect::Refused;
 use crate::retry::{Failure, Patience};
 use crate::tls;
 
-/// As the original.
-const MAX_REDIRECTS: usize = 5;
+/// Connections to one server that are kept for later: as many as one download uses.
+const MAX_IDLE: usize = 8;
+
+/// Bytes of one HTTP/2 download that may be under way or wait in memory.
+const STREAM_WINDOW: u32 = 512 << 10;
+
+/// The same for all downloads over one connection. Some of them wait for a limit of speed with their
+/// windows full, and the others must go on.
+const CONNECTION_WINDOW: u32 = 6 << 20;
 
 /// How to fetch.
 #[derive(Clone, Debug)]
@@ -27,10 +36,18 @@ pub struct Settings {
     pub min_progress: u64,
     /// When to try again.
     pub patience: Patience,
+    /// Redirects that are followed for one request.
+    pub max_redirects: usize,
+    /// The proxy for everything, `http://host:port`; else those of the environment are used.
+    pub proxy: Option<String>,
+    /// Certificates that servers may show although nobody has signed them whom the system trusts.
+    /// The name and the time must still be right.
+    pub self_signed: Vec<CertificateDer<'static>>,
 }
 
 impl Settings {
-    /// The usual settings: 30 seconds to connect, at least 1 KiB a minute, five attempts.
+    /// The usual settings: 30 seconds to connect, at least 1 KiB a minute, five attempts and five
+    /// redirects.
     pub fn new(user_agent: impl Into<String>) -> Self {
         Self {
             user_agent: user_agent.into(),
@@ -38,20 +55,33 @@ impl Settings {
             stall_timeout: Duration::from_secs(60),
             min_progress: 1 << 10,
             patience: Patience::default(),
+            // As the original.
+            max_redirects: 5,
+            proxy: None,
+            self_signed: Vec::new(),
         }
     }
 }
 
-/// A client with the system's trusted roots and the proxies of the environment.
+/// A client with the system's trusted roots.
 pub(crate) fn build(settings: &Settings) -> Result<Client, FetchError> {
     let agent = HeaderValue::from_bytes(settings.user_agent.as_bytes())
         .map_err(|error| FetchError::Setup(error.into()))?;
-    Client::builder()
+    let mut client = Client::builder()
         .user_agent(agent)
         .connect_timeout(settings.connect_timeout)
-        .redirect(redirect::Policy::limited(MAX_REDIRECTS))
+        // Redirects are followed by us, who know the headers that are secret.
+        .redirect(redirect::Policy::none())
         .referer(false)
-        .tls_backend_preconfigured(tls::config()?)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
+        .tls_backend_preconfigured(tls::config(&settings.self_signed)?);
+    if let Some(proxy) = &settings.proxy {
+        let proxy = Proxy::all(proxy).map_err(|error| FetchError::Setup(error.into()))?;
+        client = client.proxy(proxy);
+    }
+    client
         .build()
         .map_err(|error| FetchError::Setup(error.into()))
 }
@@ -121,21 +151,11 @@ impl Failed {
     }
 
     /// What the network said before the answer's head was there.
-    pub(crate) fn before_answer(url: &str, source: reqwest::Error) -> Self {
-        let (trouble, failure) = if source.is_redirect() {
-            return Self::for_good(FetchError::Redirects {
-                url: url.to_owned(),
-            });
-        } else if source.is_connect() {
-            (Trouble::Unreachable, Failure::Unreachable)
-        } else if is_garbage(&source) {
-            (Trouble::Garbled, Failure::Garbled)
-        } else {
-            (Trouble::Lost, Failure::Lost { received: 0 })
-        };
+    pub(crate) fn before_answer(url: &str, proxied: bool, source: reqwest::Error) -> Self {
+        let trouble = Trouble::before_answer(&source, proxied);
         Self {
             error: transfer(url, trouble, Some(source)),
-            failure,
+            failure: trouble.failure(0),
         }
     }
 
@@ -144,6 +164,33 @@ impl Failed {
         Self {
             error: transfer(url, Trouble::Lost, Some(source)),
             failure: Failure::Lost { received },
+        }
+    }
+
+    /// A redirect that is not followed.
+    pub(crate) fn redirect(url: &str, refused: Refused, max: usize) -> Self {
+        let url = url.to_owned();
+        Self::for_good(match refused {
+            Refused::Loop => FetchError::Loop { url },
+            Refused::TooMany => FetchError::Redirects { url, max },
+            Refused::Nonsense => return Self::garbled(&url),
+            Refused::Scheme(target) => FetchError::Scheme {
+                scheme: target.scheme().to_owned(),
+                url: target.into(),
+            },
+        })
+    }
+}
+
+impl From<FetchError> for Failed {
+    /// What the disk, or what is done with its bytes, has to say.
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Transfer { trouble, .. } => Self {
+                error,
+                failure: trouble.failure(0),
+            },
+            error => Self::for_good(error),
         }
     }
 }
@@ -155,18 +202,6 @@ fn transfer(url: &str, trouble: Trouble, source: Option<reqwest::Error>) -> Fetc
         // The address is in our own text already.
         source: source.map(|source| Box::new(source.without_url())),
     }
-}
-
-/// Whether something answered that does not speak HTTP.
-fn is_garbage(error: &reqwest::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<hyper::Error>() {
-            return error.is_parse();
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// How long the server asks to wait: seconds, or a date.

@@ -4,16 +4,18 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::ops::Deref;
 
+use bytes::Bytes;
 use camino::{Utf8Path, Utf8PathBuf};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::body::Body;
 use crate::client::Failed;
+use crate::disk::blocking;
 use crate::error::FetchError;
-use crate::fetcher::{Fetcher, blocking, parse, refusal};
+use crate::fetcher::{Fetcher, parse, refusal};
 use crate::retry::{Next, Retry};
 
 /// Written at a time, in bytes.
@@ -55,9 +57,9 @@ impl Fetcher {
                 for part in piece.chunks(BUFFER) {
                     file.buffer.extend_from_slice(part);
                     if file.buffer.len() >= BUFFER {
+                        let begin = Instant::now();
                         file = file.write().await?;
-                        // The disk's slowness is not the server's.
-                        document.body.restart_clock();
+                        document.body.excuse(begin.elapsed());
                     }
                 }
             }
@@ -91,7 +93,9 @@ impl Fetcher {
         url: &'a str,
         max: u64,
     ) -> Result<Document<'a>, Failed> {
-        let response = self.ask(self.get(parsed), url).await?;
+        let headers = [(ACCEPT_ENCODING, HeaderValue::from_static("identity"))];
+        let headers = HeaderMap::from_iter(headers);
+        let response = self.ask(parsed, &headers, url).await?;
         if response.status() != StatusCode::OK {
             return Err(refusal(url, &response));
         }
@@ -114,7 +118,7 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
-    async fn next(&mut self) -> Result<Option<impl Deref<Target = [u8]> + use<>>, Failed> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
         let piece = self.body.next().await?;
         self.check(self.body.received)?;
         Ok(piece)

@@ -6,7 +6,9 @@
 use std::io;
 
 use camino::Utf8PathBuf;
-use system_image_formats::checksum::Sha256;
+
+use crate::digest::Digest;
+pub use crate::trouble::Trouble;
 
 /// Why a file was not fetched. Whatever was received by then is kept, unless the variant says
 /// otherwise, and the next attempt goes on from there.
@@ -38,9 +40,17 @@ pub enum FetchError {
         /// What the network said.
         source: Option<Box<reqwest::Error>>,
     },
-    /// More than five redirects.
-    #[error("Maximum (5) redirects followed: {url}")]
+    /// More redirects than are followed.
+    #[error("Maximum ({max}) redirects followed: {url}")]
     Redirects {
+        /// What was asked for.
+        url: String,
+        /// How many are followed.
+        max: usize,
+    },
+    /// A redirect to where the request has been already.
+    #[error("The redirects lead in a circle: {url}")]
+    Loop {
         /// What was asked for.
         url: String,
     },
@@ -68,9 +78,9 @@ pub enum FetchError {
         /// Where the file should have gone.
         destination: Utf8PathBuf,
         /// The expected digest.
-        want: Sha256,
+        want: Digest,
         /// The digest of what the server sent.
-        got: Sha256,
+        got: Digest,
     },
     /// The disk is full.
     #[error("no space left to write `{path}`")]
@@ -87,6 +97,12 @@ pub enum FetchError {
         path: Utf8PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// There is a file of that name, which must not be replaced. What was received is kept.
+    #[error("`{path}` exists")]
+    Exists {
+        /// The name.
+        path: Utf8PathBuf,
     },
     /// A file without a name cannot be made or written.
     #[error("cannot write a temporary file in `{directory}`")]
@@ -108,58 +124,77 @@ pub enum FetchError {
         /// That place.
         destination: Utf8PathBuf,
     },
-    /// The address is not one of HTTP or HTTPS.
+    /// The text is no address.
     #[error("not a URL that can be fetched: {url}")]
     Url {
         /// The text.
         url: String,
+    },
+    /// The address is not one of HTTP or HTTPS.
+    #[error("Protocol `{scheme}` is unknown: {url}")]
+    Scheme {
+        /// The address, or that where a redirect led.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// A header to send is none, or has a line break in it.
+    #[error("`{name}` with its value is not a header that can be sent")]
+    Header {
+        /// Its name. Its value may be a secret.
+        name: String,
     },
     /// The client cannot be set up.
     #[error("cannot set up the HTTP client")]
     Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// In what way a transfer failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    /// No connection came about.
-    #[error("Could not connect to the server")]
-    Unreachable,
-    /// The connection ended before the file did.
-    #[error("The connection was closed before the file was complete")]
-    Lost,
-    /// Too little arrived for too long.
-    #[error("Operation too slow or timed out")]
-    Stalled,
-    /// The answer is not HTTP, or contradicts itself or the question.
-    #[error("The server's answer makes no sense")]
-    Garbled,
-}
-
 impl FetchError {
+    /// Whether it is about the source, so that another may have the file.
+    pub(crate) fn is_the_sources(&self) -> bool {
+        match self {
+            Self::Absent { .. }
+            | Self::Status { .. }
+            | Self::Transfer { .. }
+            | Self::Redirects { .. }
+            | Self::Loop { .. }
+            | Self::Scheme { .. }
+            | Self::TooLong { .. }
+            | Self::Size { .. }
+            | Self::Checksum { .. } => true,
+            Self::Full { .. }
+            | Self::Disk { .. }
+            | Self::InUse { .. }
+            | Self::Exists { .. }
+            | Self::Temporary { .. }
+            | Self::Conflict { .. }
+            | Self::Url { .. }
+            | Self::Header { .. }
+            | Self::Setup(_) => false,
+        }
+    }
+
     /// One line for the person at the keyboard, printed after `hint:`.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Absent { .. } => Some("the server does not have this file; check its address"),
             Self::Status { status: 500.., .. } => Some("the server has a problem; try again later"),
             Self::Status { .. } => Some("the server refuses; ask its operator"),
-            Self::Transfer { trouble, .. } => match trouble {
-                Trouble::Unreachable => Some(
-                    "check the network and the server's address; for https, that the package `ca-certificates` is installed and the clock is right",
-                ),
-                Trouble::Lost | Trouble::Stalled => {
-                    Some("try again: what has been received is kept")
-                }
-                Trouble::Garbled => Some("check that no proxy or log-in page answers instead"),
-            },
+            Self::Transfer { trouble, .. } => Some(trouble.hint()),
             Self::Size { .. } | Self::TooLong { .. } => {
                 Some("the server has another file there, or a proxy or log-in page answers instead")
             }
             Self::Checksum { .. } => Some("try again; if it stays, the server's copy is damaged"),
             Self::Full { .. } => Some("make room and try again: what has been received is kept"),
             Self::InUse { .. } => Some("wait until the other download has ended"),
-            Self::Url { .. } => Some("it must start with http:// or https://"),
-            Self::Redirects { .. } => Some("the server's redirects lead in a circle"),
+            Self::Exists { .. } => Some("remove it, or choose another name"),
+            Self::Url { .. } | Self::Scheme { .. } => {
+                Some("it must start with http:// or https://")
+            }
+            Self::Redirects { .. } | Self::Loop { .. } => {
+                Some("the server leads nowhere; check the address, or ask its operator")
+            }
+            Self::Header { .. } => Some("a header is a word and one line of text"),
             // Which setting names a temporary directory is the program's to know.
             Self::Temporary { .. } | Self::Disk { .. } | Self::Conflict { .. } | Self::Setup(_) => {
                 None

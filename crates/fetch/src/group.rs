@@ -67,7 +67,7 @@ fn unique(requests: &[Request]) -> Result<Vec<&Request>, FetchError> {
             .find(|known| known.destination == request.destination)
         {
             None => unique.push(request),
-            Some(known) if *known == request => {}
+            Some(known) if known.is_same(request) => {}
             Some(_) => {
                 let destination = request.destination.clone();
                 return Err(FetchError::Conflict { destination });

@@ -1,5 +1,7 @@
 //! The headers of partial content: `Content-Range`, and what identifies a file's version.
 
+use std::time::Duration;
+
 /// The answer to a request for the rest of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ContentRange {
@@ -38,13 +40,21 @@ fn number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
+/// The size of a file that a refused range tells: `bytes */10`.
+pub(crate) fn unsatisfied(text: &str) -> Option<u64> {
+    number(text.strip_prefix("bytes ")?.trim().strip_prefix("*/")?)
+}
+
 /// What says that a file on the server is still the one that a download began with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Validator {
     /// A strong entity tag: the same tag means the same bytes.
     Etag(String),
-    /// A modification time: two versions within one second have the same, so it is good enough
-    /// only where a digest is checked in the end.
+    /// A modification time that was over when the server answered: the same time means the same
+    /// bytes (RFC 9110, 8.8.2.2).
+    Settled(String),
+    /// Another modification time. Two versions within one second have the same, so it is good
+    /// enough only where a digest is checked in the end.
     Modified(String),
 }
 
@@ -52,46 +62,87 @@ impl Validator {
     /// Longest text that is kept; a server has no reason for more.
     const MAX_LEN: usize = 1024;
 
-    /// The best that an answer's headers offer. A weak tag does not promise equal bytes.
-    pub(crate) fn from_headers(etag: Option<&str>, modified: Option<&str>) -> Option<Self> {
-        let sensible = |text: &&str| {
-            let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-            !text.is_empty() && text.len() <= Self::MAX_LEN && printable
-        };
-        let strong = etag
-            .filter(sensible)
-            .filter(|tag| tag.starts_with('"') && tag.len() > 2);
-        let etag = strong.map(|tag| Self::Etag(tag.to_owned()));
-        etag.or_else(|| {
-            modified
-                .filter(sensible)
-                .map(|time| Self::Modified(time.to_owned()))
+    /// The best that an answer's headers offer: `ETag`, `Last-Modified` and `Date`. A weak tag does
+    /// not promise equal bytes.
+    pub(crate) fn from_headers(
+        etag: Option<&str>,
+        modified: Option<&str>,
+        date: Option<&str>,
+    ) -> Option<Self> {
+        let strong = |tag: &&str| tag.starts_with('"') && tag.len() > 2;
+        if let Some(tag) = etag.filter(sensible).filter(strong) {
+            return Some(Self::Etag(tag.to_owned()));
+        }
+        let modified = modified.filter(sensible)?;
+        let kept = modified.to_owned();
+        let settled = date.is_some_and(|date| is_later(date, modified));
+        Some(if settled {
+            Self::Settled(kept)
+        } else {
+            Self::Modified(kept)
         })
     }
 
-    /// The value of `If-Range`.
-    pub(crate) fn as_str(&self) -> &str {
+    /// Whether it alone proves that two answers have the same bytes.
+    pub(crate) fn is_strong(&self) -> bool {
+        matches!(self, Self::Etag(_) | Self::Settled(_))
+    }
+
+    /// The value of `If-Range`, which takes nothing weak (RFC 9110, 13.1.5).
+    pub(crate) fn if_range(&self) -> Option<&str> {
+        self.is_strong().then(|| self.text())
+    }
+
+    /// Whether another answer is about the same version, as far as the two can be compared.
+    pub(crate) fn agrees(&self, other: &Self) -> Option<bool> {
+        let comparable = matches!(self, Self::Etag(_)) == matches!(other, Self::Etag(_));
+        comparable.then(|| self.text() == other.text())
+    }
+
+    fn text(&self) -> &str {
         match self {
-            Self::Etag(text) | Self::Modified(text) => text,
+            Self::Etag(text) | Self::Settled(text) | Self::Modified(text) => text,
         }
     }
 
     /// One line of the side file.
     pub(crate) fn to_line(&self) -> String {
-        match self {
-            Self::Etag(tag) => format!("etag {tag}"),
-            Self::Modified(time) => format!("modified {time}"),
-        }
+        let kind = match self {
+            Self::Etag(_) => "etag",
+            Self::Settled(_) => "settled",
+            Self::Modified(_) => "modified",
+        };
+        format!("{kind} {}", self.text())
     }
 
     /// Reads [`to_line`](Self::to_line).
     pub(crate) fn from_line(line: &str) -> Option<Self> {
-        match line.split_once(' ')? {
-            ("etag", tag) => Self::from_headers(Some(tag), None),
-            ("modified", time) => Self::from_headers(None, Some(time)),
+        let (kind, text) = line.split_once(' ')?;
+        let text = Some(text).filter(sensible)?;
+        match kind {
+            "etag" => Self::from_headers(Some(text), None, None),
+            "settled" => Some(Self::Settled(text.to_owned())),
+            "modified" => Some(Self::Modified(text.to_owned())),
             _ => None,
         }
     }
+}
+
+fn sensible(text: &&str) -> bool {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    !text.is_empty() && text.len() <= Validator::MAX_LEN && printable
+}
+
+/// Whether an answer was made at least one second after its file was changed.
+fn is_later(date: &str, modified: &str) -> bool {
+    let (Ok(date), Ok(modified)) = (
+        httpdate::parse_http_date(date.trim()),
+        httpdate::parse_http_date(modified.trim()),
+    ) else {
+        return false;
+    };
+    let between = date.duration_since(modified);
+    between.is_ok_and(|between| between >= Duration::from_secs(1))
 }
 
 #[cfg(test)]
@@ -136,6 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_range_tells_the_size() {
+        for (text, want) in [
+            ("bytes */10", Some(10)),
+            ("bytes  */0", Some(0)),
+            ("bytes */*", None),
+            ("bytes 0-9/10", None),
+            ("bytes */-1", None),
+            ("", None),
+        ] {
+            assert_eq!(unsatisfied(text), want, "{text}");
+        }
+    }
+
+    #[test]
     fn a_strong_tag_goes_before_a_time_and_a_weak_one_is_none() {
         let etag = |tag: &str| Some(Validator::Etag(tag.to_owned()));
         let modified = |time: &str| Some(Validator::Modified(time.to_owned()));
@@ -150,7 +215,40 @@ mod tests {
             (None, Some(""), None),
             (None, None, None),
         ] {
-            assert_eq!(Validator::from_headers(tag, time), want, "{tag:?} {time:?}");
+            let got = Validator::from_headers(tag, time, Some("Mon"));
+            assert_eq!(got, want, "{tag:?} {time:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_strong_when_its_second_was_over() {
+        let time = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (date, strong) in [
+            (Some("Sun, 06 Nov 1994 08:49:38 GMT"), true),
+            (Some("Sun, 06 Nov 1994 08:49:37 GMT"), false),
+            (Some("Sun, 06 Nov 1994 08:49:36 GMT"), false),
+            (Some("later"), false),
+            (None, false),
+        ] {
+            let got = Validator::from_headers(None, Some(time), date).unwrap();
+            assert_eq!(got.is_strong(), strong, "{date:?}");
+            assert_eq!(got.if_range(), strong.then_some(time), "{date:?}");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_where_both_say_the_same_kind_of_thing() {
+        let etag = |text: &str| Validator::Etag(text.to_owned());
+        let settled = |text: &str| Validator::Settled(text.to_owned());
+        let modified = |text: &str| Validator::Modified(text.to_owned());
+        for (a, b, want) in [
+            (etag("a"), etag("a"), Some(true)),
+            (etag("a"), etag("b"), Some(false)),
+            (etag("a"), settled("a"), None),
+            (settled("a"), modified("a"), Some(true)),
+            (settled("a"), settled("b"), Some(false)),
+        ] {
+            assert_eq!((a.agrees(&b), b.agrees(&a)), (want, want), "{a:?} {b:?}");
         }
     }
 
@@ -158,12 +256,15 @@ mod tests {
         #[test]
         fn no_range_panics(text in "bytes [0-9*/-]{0,30}|\\PC{0,30}") {
             let _ = ContentRange::parse(&text).map(|range| range.is_rest_from(5));
+            let _ = unsatisfied(&text);
         }
 
         #[test]
-        fn a_validator_survives_its_side_file(tag in "\"[ -~]{1,20}\"") {
-            let validator = Validator::Etag(tag);
-            prop_assert_eq!(Validator::from_line(&validator.to_line()), Some(validator));
+        fn a_validator_survives_its_side_file(text in "\"[ -~]{1,20}\"") {
+            for kind in [Validator::Etag, Validator::Settled, Validator::Modified] {
+                let validator = kind(text.clone());
+                prop_assert_eq!(Validator::from_line(&validator.to_line()), Some(validator));
+            }
         }
     }
 }

@@ -1,90 +1,133 @@
 //! A file on its way to its place: written beside it, hashed, bounded, and renamed when it is good.
 //!
-//! `NAME.part` holds what has been received; `NAME.part.info` says of which version of which
-//! address it is, so that a later process can go on. Both are ours alone while the part is locked.
-//! A name without `.part` always holds a whole file whose digest was checked. Synchronous: the
-//! caller runs it where blocking is allowed.
+//! `NAME.part` holds what has been received, and its length says how much; `NAME.part.info` says of
+//! which version of which address it is, so that a later process can go on. Both are ours alone
+//! while the part is locked. Synchronous: the caller runs it where blocking is allowed.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use sha2::Digest as _;
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use system_image_durable::{remove, sync_parent};
-use system_image_formats::checksum::Sha256;
 
+use crate::batch::Batch;
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::FetchError;
+use crate::lock::open_locked;
 use crate::range::Validator;
-use crate::request::{Request, Size};
-
-/// A download that was cancelled in this process may still be writing its last buffer; another
-/// process holds its lock for longer.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_POLL: Duration = Duration::from_millis(5);
+use crate::request::{Place, Request, Size};
+use crate::room::reserve;
+use crate::side::{Known, Side, boot};
 
 /// Read from a file at a time, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// Longest side file that is read, in bytes.
-const MAX_INFO: u64 = 16 << 10;
+/// Without a digest, so many bytes may be lost to a power cut: seconds of a fast network.
+const SYNC_EVERY: u64 = 128 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Sink {
-    request: Request,
+    destination: Utf8PathBuf,
     part: Utf8PathBuf,
-    info: Utf8PathBuf,
+    side: Side,
+    size: Size,
+    want: Option<Digest>,
+    algorithm: Option<Algorithm>,
     file: File,
-    hasher: sha2::Sha256,
+    hasher: Option<Hasher>,
     len: u64,
-    validator: Option<Validator>,
+    known: Known,
     /// Whether these bytes came in more than one answer, or from an earlier process: then they may
     /// be of two versions, or damaged by a power cut.
     joined: bool,
+    /// How often they were begun anew.
+    version: u64,
+    syncing: bool,
+}
+
+/// Where a download stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    /// Bytes that are there.
+    pub(crate) len: u64,
+    /// What is known of them.
+    pub(crate) known: Known,
+    /// Whether that is all.
+    pub(crate) complete: bool,
 }
 
 /// How a file that was received whole turned out.
 #[derive(Debug)]
 pub(crate) enum Finished {
-    /// It is at its place.
-    Good { size: u64, sha256: Sha256 },
-    /// Its digest is wrong, but it was put together from several pieces. It has been emptied, and
+    /// Its digest is right, as far as one is known.
+    Good { size: u64, digest: Option<Digest> },
+    /// Its digest is wrong. It has been emptied. If it was put together from several pieces,
     /// fetching it whole may help.
-    Damaged(FetchError),
+    Wrong { error: FetchError, joined: bool },
 }
 
 impl Sink {
-    /// Opens the part of a request's file, or goes on with the one that is there.
-    pub(crate) fn open(request: &Request) -> Result<Self, FetchError> {
-        let part = with_suffix(&request.destination, ".part");
-        let info = with_suffix(&request.destination, ".part.info");
+    /// Opens the part of a request's file, or goes on with the one that is there, if it came from
+    /// one of `sources`.
+    pub(crate) fn open(request: &Request, sources: &[String]) -> Result<Self, FetchError> {
+        let part = part_of(&request.destination, request.how.suffix);
         let file = open_locked(&part)?;
         let mut sink = Self {
-            request: request.clone(),
+            destination: request.destination.clone(),
+            side: Side::of(&part),
             part,
-            info,
+            size: request.size,
+            want: request.digest,
+            algorithm: request.algorithm(),
             file,
-            hasher: sha2::Sha256::new(),
+            hasher: request.algorithm().map(Hasher::new),
             len: 0,
-            validator: None,
+            known: Known::default(),
             joined: false,
+            version: 0,
+            syncing: false,
         };
-        sink.validator = sink.read_info();
-        // Without a digest only a strong tag can say that two halves belong together.
-        let resumable =
-            request.sha256.is_some() || matches!(sink.validator, Some(Validator::Etag(_)));
         let on_disk = sink.file.metadata().map_err(|e| sink.disk(e))?.len();
-        if on_disk > 0 {
-            if resumable && on_disk <= request.size.limit() {
-                sink.rehash()?;
-            } else {
-                sink.restart(None)?;
+        if on_disk == 0 {
+            return Ok(sink);
+        }
+        let known = sink.side.read();
+        let known = known.filter(|known| sources.contains(&known.url));
+        let good = match &known {
+            // What is decoded is not what a range of the server's file would go on from.
+            _ if request.how.decompress => 0,
+            // The digest decides in the end.
+            _ if sink.want.is_some() => on_disk,
+            // Without one, only a strong validator can say that two halves belong together.
+            Some(known) if known.validator.as_ref().is_some_and(Validator::is_strong) => {
+                known.trusted(on_disk, boot().as_deref())
             }
+            _ => 0,
+        };
+        if good == 0 || good > request.size.limit() {
+            sink.restart()?;
+        } else {
+            sink.known = known.unwrap_or_default();
+            sink.go_on(on_disk, good)?;
         }
         Ok(sink)
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        let whole = self.size.known().or(self.known.total);
+        Position {
+            len: self.len,
+            known: self.known.clone(),
+            complete: whole == Some(self.len),
+        }
+    }
+
+    /// The address that the bytes came from; empty if there are none, or it is not known.
+    pub(crate) fn source(&self) -> &str {
+        &self.known.url
     }
 
     /// Bytes received so far, over all attempts.
@@ -92,83 +135,146 @@ impl Sink {
         self.len
     }
 
-    /// What identifies the version that these bytes are of.
-    pub(crate) fn validator(&self) -> Option<&Validator> {
-        self.validator.as_ref()
-    }
-
-    /// Whether all bytes of a file of known size are there.
-    pub(crate) fn is_complete(&self) -> bool {
-        matches!(self.request.size, Size::Exactly(size) if size == self.len)
-    }
-
-    /// Goes on with the next answer where the last one ended.
-    pub(crate) fn join(&mut self) {
+    /// Goes on with the next answer where the last one ended. Makes sure of the room for the rest.
+    pub(crate) fn join(&mut self, total: Option<u64>) -> Result<(), FetchError> {
         self.joined = true;
+        self.reserve(total)
     }
 
-    /// Forgets what was received; what comes now is of the version that `validator` names.
+    /// Forgets what was received.
     ///
     /// The side file goes first and comes last, so that it never describes other bytes.
-    pub(crate) fn restart(&mut self, validator: Option<Validator>) -> Result<(), FetchError> {
-        remove(&self.info).map_err(|e| self.disk(e))?;
+    pub(crate) fn restart(&mut self) -> Result<(), FetchError> {
+        self.side.remove().map_err(|e| self.disk(e))?;
         self.file.set_len(0).map_err(|e| self.disk(e))?;
         self.file.rewind().map_err(|e| self.disk(e))?;
-        self.hasher = sha2::Sha256::new();
+        self.hasher = self.algorithm.map(Hasher::new);
         self.len = 0;
+        self.known = Known::default();
         self.joined = false;
-        if let Some(validator) = &validator {
-            let text = format!("{}\n{}\n", self.request.url, validator.to_line());
-            fs::write(&self.info, text).map_err(|e| self.disk(e))?;
-        }
-        self.validator = validator;
+        self.version += 1;
         Ok(())
     }
 
+    /// Forgets what was received; what comes now is the file that `known` describes. Makes sure of
+    /// the room for it.
+    pub(crate) fn begin(&mut self, known: Known) -> Result<(), FetchError> {
+        self.restart()?;
+        self.reserve(known.total)?;
+        self.known = Known {
+            boot: boot(),
+            ..known
+        };
+        self.side.write(&self.known).map_err(|e| self.disk(e))
+    }
+
     /// Appends what was received.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+    pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), FetchError> {
+        for piece in batch.pieces() {
+            self.append(piece)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
         if let Err(error) = self.file.write_all(bytes) {
             // A part of it may have been written: back to what the digest has seen.
             let back = self.file.set_len(self.len);
             let _ = back.and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
             return Err(self.disk(error));
         }
-        self.hasher.update(bytes);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
         self.len += bytes.len() as u64;
         Ok(())
     }
 
-    /// Checks the digest, makes the file durable and puts it in its place.
-    ///
-    /// # Errors
-    /// [`FetchError::Checksum`], after which the part is gone.
-    pub(crate) fn finish(&mut self) -> Result<Finished, FetchError> {
-        let digest: [u8; 32] = self.hasher.clone().finalize().into();
-        let got = Sha256::from(digest);
-        if let Some(want) = self.request.sha256.filter(|want| *want != got) {
-            let destination = self.request.destination.clone();
+    /// What is to be made durable now, if anything is: a digest makes that needless.
+    pub(crate) fn due(&mut self) -> Option<Due> {
+        if self.want.is_some() || self.syncing || self.len < self.known.synced + SYNC_EVERY {
+            return None;
+        }
+        self.syncing = true;
+        Some(Due {
+            part: self.part.clone(),
+            identity: identity(&self.file.metadata().ok()?),
+            len: self.len,
+            version: self.version,
+        })
+    }
+
+    /// Takes note that something has been made durable.
+    pub(crate) fn synced(&mut self, due: &Due, done: bool) -> Result<(), FetchError> {
+        self.syncing = false;
+        if !done || due.version != self.version {
+            return Ok(());
+        }
+        self.known.synced = due.len;
+        self.side.replace(&self.known).map_err(|e| self.disk(e))
+    }
+
+    /// Checks the digest of a file that was received whole.
+    pub(crate) fn check(&mut self) -> Result<Finished, FetchError> {
+        let digest = self.hasher.clone().map(Hasher::finish);
+        if let (Some(want), Some(got)) = (self.want, digest)
+            && want != got
+        {
+            let destination = self.destination.clone();
             let error = FetchError::Checksum {
                 destination,
                 want,
                 got,
             };
-            if self.joined {
-                self.restart(None)?;
-                return Ok(Finished::Damaged(error));
-            }
-            remove(&self.info).map_err(|e| self.disk(e))?;
-            remove(&self.part).map_err(|e| self.disk(e))?;
-            return Err(error);
+            let joined = self.joined;
+            self.restart()?;
+            return Ok(Finished::Wrong { error, joined });
         }
-        let target = &self.request.destination;
-        self.file.sync_all().map_err(|e| self.disk(e))?;
-        fs::rename(&self.part, target).map_err(|e| self.disk(e))?;
-        remove(&self.info).map_err(|e| self.disk(e))?;
-        sync_parent(target).map_err(|e| self.disk(e))?;
         Ok(Finished::Good {
             size: self.len,
-            sha256: got,
+            digest,
         })
+    }
+
+    /// Makes the file durable and puts it at `place`.
+    pub(crate) fn place(&mut self, place: &Utf8Path, how: Place) -> Result<(), FetchError> {
+        self.file.sync_all().map_err(|e| self.disk(e))?;
+        let moved = match how {
+            Place::Replace => fs::rename(&self.part, place),
+            Place::New => rename_new(&self.part, place),
+        };
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let path = place.to_owned();
+                return Err(FetchError::Exists { path });
+            }
+            moved => moved.map_err(|e| disk_error(place, e))?,
+        }
+        // What is being synced now has no side file any more.
+        self.version += 1;
+        self.side.remove().map_err(|e| self.disk(e))?;
+        sync_parent(place).map_err(|e| disk_error(place, e))
+    }
+
+    /// Removes the part, of which nothing is good.
+    pub(crate) fn remove(&mut self) -> Result<(), FetchError> {
+        self.restart()?;
+        remove(&self.part).map_err(|e| self.disk(e))
+    }
+
+    /// Takes the first `good` bytes that are there.
+    fn go_on(&mut self, on_disk: u64, good: u64) -> Result<(), FetchError> {
+        if good < on_disk {
+            self.file.set_len(good).map_err(|e| self.disk(e))?;
+        }
+        if self.hasher.is_some() {
+            self.rehash()?;
+        } else {
+            let end = self.file.seek(SeekFrom::End(0));
+            self.len = end.map_err(|e| self.disk(e))?;
+        }
+        self.joined = true;
+        Ok(())
     }
 
     /// Takes the bytes that are there into the digest.
@@ -176,31 +282,24 @@ impl Sink {
         let mut buffer = vec![0; BUFFER];
         loop {
             match self.file.read(&mut buffer) {
-                Ok(0) => break,
+                Ok(0) => return Ok(()),
                 Ok(len) => {
-                    self.hasher.update(&buffer[..len]);
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(&buffer[..len]);
+                    }
                     self.len += len as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.disk(error)),
             }
         }
-        self.joined = true;
-        Ok(())
     }
 
-    /// The validator of the side file, if that is about the same address.
-    fn read_info(&self) -> Option<Validator> {
-        let mut text = String::new();
-        File::open(&self.info)
-            .ok()?
-            .take(MAX_INFO)
-            .read_to_string(&mut text)
-            .ok()?;
-        let mut lines = text.lines();
-        let same = lines.next()? == self.request.url;
-        let validator = Validator::from_line(lines.next()?)?;
-        same.then_some(validator)
+    fn reserve(&self, total: Option<u64>) -> Result<(), FetchError> {
+        let Some(total) = self.size.known().or(total) else {
+            return Ok(());
+        };
+        reserve(&self.file, self.len, total).map_err(|e| self.disk(e))
     }
 
     fn disk(&self, source: io::Error) -> FetchError {
@@ -208,18 +307,59 @@ impl Sink {
     }
 }
 
+/// Bytes that are to survive a power cut. They are synced through a descriptor of its own, so that
+/// a download that is dropped meanwhile does not stay locked.
+#[derive(Debug)]
+pub(crate) struct Due {
+    part: Utf8PathBuf,
+    identity: (u64, u64),
+    len: u64,
+    version: u64,
+}
+
+impl Due {
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::open(self.part.as_std_path(), flags, Mode::empty())?;
+        let file = File::from(file);
+        if identity(&file.metadata()?) != self.identity {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        file.sync_data()
+    }
+}
+
+/// Which file it is, whatever it is called.
+pub(crate) fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
 /// The digest of a whole file that is at its place already, if it is the wanted one.
-pub(crate) fn existing(request: &Request) -> Option<(u64, Sha256)> {
-    let want = request.sha256?;
+pub(crate) fn existing(request: &Request) -> Option<(u64, Digest)> {
+    let want = request.digest?;
     let mut file = File::open(&request.destination).ok()?;
     let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
     if !request.size.allows(metadata.len()) {
         return None;
     }
-    let mut hasher = sha2::Sha256::new();
+    let mut hasher = Hasher::new(want.algorithm());
     let size = io::copy(&mut file, &mut hasher).ok()?;
-    let digest: [u8; 32] = hasher.finalize().into();
-    (Sha256::from(digest) == want).then_some((size, want))
+    (hasher.finish() == want).then_some((size, want))
+}
+
+/// Removes what a download to `destination` left under its temporary name, its side file too. What
+/// is missing is fine.
+///
+/// A download that is under way there does not notice, and fails when it is to be put in its place:
+/// drop it first.
+pub fn discard(destination: &Utf8Path, suffix: &str) -> io::Result<()> {
+    let part = part_of(destination, suffix);
+    Side::of(&part).remove()?;
+    remove(&part)
+}
+
+pub(crate) fn part_of(destination: &Utf8Path, suffix: &str) -> Utf8PathBuf {
+    format!("{destination}{suffix}").into()
 }
 
 pub(crate) fn disk_error(path: &Utf8Path, source: io::Error) -> FetchError {
@@ -232,43 +372,15 @@ pub(crate) fn disk_error(path: &Utf8Path, source: io::Error) -> FetchError {
     }
 }
 
-/// Opens and locks a file that still has that name when the lock is ours: whoever had it before
-/// may have renamed it meanwhile.
-fn open_locked(path: &Utf8Path) -> Result<File, FetchError> {
-    let disk = |source| disk_error(path, source);
-    let begin = Instant::now();
-    loop {
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-        let file = rustix::fs::open(path.as_std_path(), flags, mode).map_err(|e| disk(e.into()))?;
-        let file = File::from(file);
-        let ours = file.metadata().map_err(disk)?;
-        if !ours.is_file() {
-            return Err(disk(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a plain file",
-            )));
+/// Renames to a name that nothing has.
+fn rename_new(from: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
+    let (from, to) = (from.as_std_path(), to.as_std_path());
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // An old kernel, or a file system that does not know it.
+        Err(Errno::NOSYS | Errno::INVAL) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
         }
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                let named = fs::symlink_metadata(path);
-                if named.is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino())) {
-                    return Ok(file);
-                }
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
-            Err(error) => return Err(disk(error.into())),
-        }
-        if begin.elapsed() > LOCK_PATIENCE {
-            return Err(FetchError::InUse {
-                path: path.to_owned(),
-            });
-        }
-        thread::sleep(LOCK_POLL);
+        renamed => Ok(renamed?),
     }
-}
-
-fn with_suffix(path: &Utf8Path, suffix: &str) -> Utf8PathBuf {
-    Utf8PathBuf::from(format!("{path}{suffix}"))
 }

@@ -1,4 +1,5 @@
-//! TLS with the system's roots, which are read when a server first shows a certificate.
+//! TLS with the system's roots, which are read when a server first shows a certificate, and with
+//! certificates that are trusted by themselves.
 //!
 //! Reading and parsing some hundred certificates costs more than a whole check for updates over
 //! plain HTTP, so whoever meets no HTTPS does not pay for it. A system without any roots can still
@@ -13,12 +14,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::error::FetchError;
+use crate::pinned::Pinned;
 
-pub(crate) fn config() -> Result<ClientConfig, FetchError> {
+pub(crate) fn config(self_signed: &[CertificateDer<'static>]) -> Result<ClientConfig, FetchError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = SystemRoots {
+    let verifier = Verifier {
         provider: Arc::clone(&provider),
-        loaded: OnceLock::new(),
+        roots: OnceLock::new(),
+        pinned: Pinned::new(self_signed),
     };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -32,14 +35,15 @@ pub(crate) fn config() -> Result<ClientConfig, FetchError> {
 }
 
 #[derive(Debug)]
-struct SystemRoots {
+struct Verifier {
     provider: Arc<CryptoProvider>,
-    loaded: OnceLock<Result<Arc<WebPkiServerVerifier>, String>>,
+    roots: OnceLock<Result<Arc<WebPkiServerVerifier>, String>>,
+    pinned: Pinned,
 }
 
-impl SystemRoots {
-    fn verifier(&self) -> Result<&WebPkiServerVerifier, Error> {
-        let loaded = self.loaded.get_or_init(|| {
+impl Verifier {
+    fn roots(&self) -> Result<&WebPkiServerVerifier, Error> {
+        let loaded = self.roots.get_or_init(|| {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             let provider = Arc::clone(&self.provider);
@@ -54,7 +58,7 @@ impl SystemRoots {
     }
 }
 
-impl ServerCertVerifier for SystemRoots {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -63,7 +67,12 @@ impl ServerCertVerifier for SystemRoots {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verifier = self.verifier()?;
+        if self.pinned.contains(end_entity) {
+            return self
+                .pinned
+                .verify(end_entity, server_name, now, &self.provider);
+        }
+        let verifier = self.roots()?;
         verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 

@@ -6,7 +6,8 @@ use std::fs::File;
 use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 use system_image_fetch::{
-    FetchError, Fetched, Fetcher, Progress as Transferred, Request, Settings, Size,
+    Algorithm, Digest, FetchError, Fetched, Fetcher, How, Progress as Transferred, Request,
+    Settings, Size,
 };
 use system_image_formats::checksum::Sha256;
 use system_image_formats::hash::Hasher;
@@ -88,7 +89,11 @@ impl Web {
             url: url.to_owned(),
             destination: place.clone(),
             size,
-            sha256,
+            digest: sha256.map(Digest::from),
+            how: How {
+                compute: Some(Algorithm::Sha256),
+                ..How::default()
+            },
         };
         let name = url.rsplit('/').next().unwrap_or(url);
         let total = match size {
@@ -103,8 +108,9 @@ impl Web {
             progress.set(now.received);
         })?;
         progress.finish();
+        let computed = fetched.digest.and_then(|digest| digest.sha256());
         Ok(Download {
-            sha256: fetched.sha256,
+            sha256: computed.expect("it was asked for"),
             size: fetched.size,
             place,
         })

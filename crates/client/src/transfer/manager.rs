@@ -17,7 +17,7 @@ use system_image_bus::download::{
     self, Cause, Control as Asked, DownloadError, Failure, Group, Record,
 };
 use system_image_durable as durable;
-use system_image_fetch::{FetchError, Progress, Request, Size, Trouble};
+use system_image_fetch::{Digest, FetchError, Progress, Request, Size, Trouble};
 use system_image_formats::hash::Hasher;
 use tokio::time::timeout;
 use zbus::Connection;
@@ -275,7 +275,7 @@ fn record(request: &Request) -> Record {
     Record {
         url: request.url.clone(),
         destination: request.destination.clone(),
-        sha256: request.sha256,
+        sha256: request.digest.and_then(|digest| digest.sha256()),
     }
 }
 
@@ -314,7 +314,7 @@ fn is_whole(request: &Request) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let Some(want) = request.sha256 else {
+    let Some(want) = request.digest else {
         return Ok(false);
     };
     if file.metadata()?.len() != size(request) {
@@ -322,7 +322,7 @@ fn is_whole(request: &Request) -> io::Result<bool> {
     }
     let mut hasher = Hasher::default();
     io::copy(&mut file, &mut hasher)?;
-    Ok(hasher.finish() == want)
+    Ok(Digest::from(hasher.finish()) == want)
 }
 
 /// Looks at a file that the manager says is complete: its place and its size.
@@ -396,6 +396,8 @@ fn translate(failure: &Failure, requests: &[Request]) -> Ended {
 
 #[cfg(test)]
 mod tests {
+    use system_image_fetch::How;
+
     use super::*;
 
     #[test]
@@ -404,7 +406,8 @@ mod tests {
             url: "http://h:1/a".into(),
             destination: "/cache/a".into(),
             size: Size::Exactly(1),
-            sha256: None,
+            digest: None,
+            how: How::default(),
         }];
         let url = || "http://h:1/a".to_owned();
         let http = |status| {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
 use camino::Utf8PathBuf;
-use system_image_fetch::{Request, Size};
+use system_image_fetch::{How, Request, Size};
 use system_image_formats::checksum::Sha256;
 use system_image_formats::hash::Hasher;
 use system_image_formats::index::FileEntry;
@@ -116,7 +116,8 @@ pub fn fetch(
             url: url.clone(),
             destination: at.clone(),
             size: Size::Exactly(file.size),
-            sha256: Some(file.checksum),
+            digest: Some(file.checksum.into()),
+            how: How::default(),
         };
         let fetched = remote
             .web()
