@@ -29,6 +29,7 @@ pub(crate) struct Head {
     pub(crate) unsatisfied: Option<u64>,
     pub(crate) content_type: Option<String>,
     pub(crate) name: Option<String>,
+    /// `Content-Encoding`, unless it says that there is none.
     pub(crate) encoding: Option<String>,
 }
 
@@ -50,7 +51,9 @@ impl Head {
             unsatisfied: range.and_then(unsatisfied),
             content_type: text(headers, &CONTENT_TYPE).filter(kept).map(str::to_owned),
             name: disposition.and_then(|value| disposition::file_name(value.as_bytes())),
-            encoding: text(headers, &CONTENT_ENCODING).map(str::to_ascii_lowercase),
+            encoding: text(headers, &CONTENT_ENCODING)
+                .map(str::to_ascii_lowercase)
+                .filter(|coding| coding != "identity"),
         }
     }
 

@@ -42,6 +42,14 @@ impl Batch {
         self.len == 0
     }
 
+    /// The bytes, to be passed on.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
+        self.parts.into_iter().map(|part| match part {
+            Part::Shared(bytes) => bytes,
+            Part::Copied(bytes) => bytes.into(),
+        })
+    }
+
     /// The bytes, piece by piece, none empty.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.parts.iter().map(|part| match part {
@@ -71,6 +79,7 @@ mod tests {
             prop_assert!(batch.pieces().all(|piece| !piece.is_empty()));
             prop_assert_eq!((batch.len(), batch.is_empty()), (all.len(), all.is_empty()));
             prop_assert!(batch.parts.len() <= 2 * all.len() / SHORT + 1, "memory is bounded");
+            prop_assert_eq!(batch.into_pieces().collect::<Vec<_>>().concat(), all);
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::sink::Sink;
 pub(crate) struct Disk {
     sink: Arc<Mutex<Sink>>,
     writing: Option<JoinHandle<Result<u64, FetchError>>>,
+    written: u64,
 }
 
 impl Disk {
@@ -21,6 +22,7 @@ impl Disk {
         Self {
             sink: Arc::new(Mutex::new(sink)),
             writing: None,
+            written: 0,
         }
     }
 
@@ -66,7 +68,13 @@ impl Disk {
         };
         let written = finished(writing.await).await;
         self.writing = None;
-        written.map(drop)
+        self.written = written?;
+        Ok(())
+    }
+
+    /// The file's length when it was last looked at after a write.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
     }
 }
 

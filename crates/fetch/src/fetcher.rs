@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::disk::{Disk, blocking};
 use crate::error::FetchError;
 use crate::headers::given;
+use crate::inflate::Coding;
 use crate::proxy::Proxies;
 use crate::received::Received;
 use crate::redirect::Trail;
@@ -96,7 +97,12 @@ impl Fetcher {
         }
         let mut headers = given(&request.how.headers)?;
         // What is stored and hashed is what the server has, not what a proxy compressed.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let accepted = if request.how.decompress {
+            Coding::ACCEPTED
+        } else {
+            "identity"
+        };
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
         let texts: Vec<_> = sources.iter().map(Url::to_string).collect();
 
         let wanted = (request.clone(), texts.clone());
@@ -109,14 +115,17 @@ impl Fetcher {
             limits: Limits::new(&request.how.limits),
             disk: Disk::new(sink),
             on_event,
+            alone: request.how.connections <= 1 || request.how.decompress,
             transferred: 0,
         };
         // The one that has brought the beginning goes first.
         sources.rotate_left(begun.unwrap_or(0));
-        let mut sources = sources.iter().peekable();
+        let mut left = sources.len();
         loop {
-            let source = sources.next().expect("there is one at least");
-            let error = match job.exhaust(source).await {
+            left -= 1;
+            let source = &sources[sources.len() - 1 - left];
+            let others: Vec<_> = sources.iter().filter(|other| *other != source).collect();
+            let error = match job.exhaust(source, &others).await {
                 Ok((size, digest)) => {
                     let known = job.disk.run(|sink| Ok(sink.position().known)).await?;
                     return Ok(Received {
@@ -131,7 +140,7 @@ impl Fetcher {
                 }
                 Err(error) => error,
             };
-            if sources.peek().is_none() || !error.is_the_sources() {
+            if left == 0 || !error.is_the_sources() {
                 if let FetchError::Checksum { .. } = error {
                     job.disk.run(Sink::remove).await?;
                 }
@@ -192,12 +201,18 @@ struct Job<'a> {
     limits: Limits,
     disk: Disk,
     on_event: OnEvent<'a>,
+    /// Whether one request at a time is all that can be done.
+    alone: bool,
     transferred: u64,
 }
 
 impl Job<'_> {
     /// Tries one source until it has brought the file or the retry rules say that it is enough.
-    async fn exhaust(&mut self, url: &Url) -> Result<(u64, Option<Digest>), FetchError> {
+    async fn exhaust(
+        &mut self,
+        url: &Url,
+        others: &[&Url],
+    ) -> Result<(u64, Option<Digest>), FetchError> {
         let mut retry = Retry::new(self.fetcher.settings.patience);
         loop {
             let mut transfer = Transfer {
@@ -208,6 +223,9 @@ impl Job<'_> {
                 disk: &mut self.disk,
                 limits: &mut self.limits,
                 on_event: &mut *self.on_event,
+                others,
+                alone: &mut self.alone,
+                spreading: false,
                 received: 0,
             };
             let tried = transfer.attempt().await;

@@ -24,7 +24,9 @@ pub(crate) struct Inflow<'a> {
     pub(crate) disk: &'a mut Disk,
     pub(crate) limits: &'a mut Limits,
     pub(crate) on_event: OnEvent<'a>,
-    /// Bytes of the file that are here.
+    /// Whether what comes is compressed, so that its bytes are not those of the file.
+    pub(crate) inflating: bool,
+    /// Bytes that have come, those of earlier answers included.
     pub(crate) here: u64,
     /// Bytes that it has, if that is known.
     pub(crate) total: Option<u64>,
@@ -50,7 +52,11 @@ impl Inflow<'_> {
             self.here += slice.len() as u64;
             self.batch.push(slice);
             (self.on_event)(Event::Progress(Progress {
-                received: self.here,
+                received: if self.inflating {
+                    self.disk.written()
+                } else {
+                    self.here
+                },
                 total: self.total,
             }));
             let late = self.write_by.is_some_and(|by| by <= Instant::now());
@@ -73,7 +79,7 @@ impl Inflow<'_> {
     }
 
     /// Has written all and waits for that.
-    pub(crate) async fn finish(mut self) -> Result<(), Failed> {
+    pub(crate) async fn finish(&mut self) -> Result<(), Failed> {
         self.write().await?;
         Ok(self.disk.settle().await?)
     }

@@ -15,7 +15,8 @@ use system_image_durable::{remove, sync_parent};
 
 use crate::batch::Batch;
 use crate::digest::{Algorithm, Digest, Hasher};
-use crate::error::FetchError;
+use crate::error::{FetchError, Trouble};
+use crate::inflate::{Coding, Inflate};
 use crate::lock::open_locked;
 use crate::range::Validator;
 use crate::request::{Place, Request, Size};
@@ -38,6 +39,8 @@ pub(crate) struct Sink {
     algorithm: Option<Algorithm>,
     file: File,
     hasher: Option<Hasher>,
+    /// What is received is compressed.
+    inflate: Option<Inflate>,
     len: u64,
     known: Known,
     /// Whether these bytes came in more than one answer, or from an earlier process: then they may
@@ -84,6 +87,7 @@ impl Sink {
             algorithm: request.algorithm(),
             file,
             hasher: request.algorithm().map(Hasher::new),
+            inflate: None,
             len: 0,
             known: Known::default(),
             joined: false,
@@ -149,6 +153,7 @@ impl Sink {
         self.file.set_len(0).map_err(|e| self.disk(e))?;
         self.file.rewind().map_err(|e| self.disk(e))?;
         self.hasher = self.algorithm.map(Hasher::new);
+        self.inflate = None;
         self.len = 0;
         self.known = Known::default();
         self.joined = false;
@@ -170,10 +175,50 @@ impl Sink {
 
     /// Appends what was received.
     pub(crate) fn write(&mut self, batch: &Batch) -> Result<(), FetchError> {
+        let Some(mut inflate) = self.inflate.take() else {
+            return batch.pieces().try_for_each(|piece| self.append(piece));
+        };
         for piece in batch.pieces() {
-            self.append(piece)?;
+            let fed = inflate.feed(piece, &mut |bytes| self.append_inflated(bytes));
+            fed.map_err(|error| self.told(error))?;
         }
+        self.inflate = Some(inflate);
         Ok(())
+    }
+
+    /// Undoes the compression of what comes now.
+    pub(crate) fn inflate(&mut self, coding: Coding) {
+        self.inflate = Some(Inflate::new(coding));
+    }
+
+    /// Makes sure that what was compressed is whole, if anything was. Returns the file's size.
+    pub(crate) fn inflated(&mut self) -> Result<u64, FetchError> {
+        if let Some(inflate) = self.inflate.take() {
+            let finished = inflate.finish(&mut |bytes| self.append_inflated(bytes));
+            finished.map_err(|error| self.told(error))?;
+        }
+        Ok(self.len)
+    }
+
+    /// Appends what little may have become much.
+    fn append_inflated(&mut self, bytes: &[u8]) -> Result<(), Inflating> {
+        let max = self.size.limit();
+        if self.len.saturating_add(bytes.len() as u64) > max {
+            let url = self.known.url.clone();
+            return Err(Inflating::Failed(FetchError::TooLong { url, max }));
+        }
+        self.append(bytes).map_err(Inflating::Failed)
+    }
+
+    fn told(&self, error: Inflating) -> FetchError {
+        match error {
+            Inflating::Failed(error) => error,
+            Inflating::Nonsense => FetchError::Transfer {
+                url: self.known.url.clone(),
+                trouble: Trouble::Garbled,
+                source: None,
+            },
+        }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
@@ -304,6 +349,19 @@ impl Sink {
 
     fn disk(&self, source: io::Error) -> FetchError {
         disk_error(&self.part, source)
+    }
+}
+
+/// Why compressed bytes did not become a file.
+enum Inflating {
+    /// They are not what they say that they are.
+    Nonsense,
+    Failed(FetchError),
+}
+
+impl From<io::Error> for Inflating {
+    fn from(_: io::Error) -> Self {
+        Self::Nonsense
     }
 }
 

@@ -1,7 +1,7 @@
 //! One attempt at a file: asks for what is missing, and writes what comes.
 
 use reqwest::header::{HeaderMap, IF_RANGE, RANGE};
-use reqwest::{Response, Url};
+use reqwest::{Response, StatusCode, Url};
 
 use crate::answer::{Asked, Head, Verdict, judge};
 use crate::batch::Batch;
@@ -11,11 +11,17 @@ use crate::digest::Digest;
 use crate::disk::Disk;
 use crate::error::FetchError;
 use crate::fetcher::{Fetcher, OnEvent, refusal};
+use crate::inflate::Coding;
 use crate::inflow::Inflow;
-use crate::request::{Request, Size};
+use crate::request::{How, Request, Size};
 use crate::retry::Failure;
 use crate::sink::{Finished, Position, Sink};
+use crate::spread::{Span, Spread, can_spread};
 use crate::throttle::Limits;
+
+/// Compressed bytes that may be more than a sixteenth longer than what they stand for: headers, and
+/// what cannot be compressed.
+const COMPRESSED_MORE: u64 = 64 << 10;
 
 pub(crate) struct Transfer<'a> {
     pub(crate) fetcher: &'a Fetcher,
@@ -25,6 +31,12 @@ pub(crate) struct Transfer<'a> {
     pub(crate) disk: &'a mut Disk,
     pub(crate) limits: &'a mut Limits,
     pub(crate) on_event: OnEvent<'a>,
+    /// Other addresses of the file.
+    pub(crate) others: &'a [&'a Url],
+    /// Whether one request at a time is all that can be done.
+    pub(crate) alone: &'a mut bool,
+    /// Whether ranges were fetched side by side in this attempt.
+    pub(crate) spreading: bool,
     /// Bytes that came over the network in this attempt.
     pub(crate) received: u64,
 }
@@ -32,9 +44,19 @@ pub(crate) struct Transfer<'a> {
 impl Transfer<'_> {
     /// Has the whole file under its temporary name in the end, and its digest checked.
     pub(crate) async fn attempt(&mut self) -> Result<(u64, Option<Digest>), Failed> {
-        let position = self.disk.run(|sink| Ok(sink.position())).await?;
+        let mut position = self.position().await?;
+        if self.request.how.decompress && position.len > 0 {
+            self.disk.run(Sink::restart).await?;
+            position = self.position().await?;
+        }
         if !position.complete {
-            self.receive(position).await?;
+            let mut received = self.receive(position).await;
+            if self.spreading && received.is_err() && *self.alone {
+                // Side by side it did not work, which says nothing of the usual way.
+                let position = self.position().await?;
+                received = self.receive(position).await;
+            }
+            received?;
         }
         match self.disk.run(Sink::check).await? {
             Finished::Good { size, digest } => Ok((size, digest)),
@@ -49,6 +71,10 @@ impl Transfer<'_> {
         }
     }
 
+    async fn position(&mut self) -> Result<Position, Failed> {
+        Ok(self.disk.run(|sink| Ok(sink.position())).await?)
+    }
+
     /// Asks for what is missing and writes it.
     async fn receive(&mut self, mut position: Position) -> Result<(), Failed> {
         let url = &self.request.url;
@@ -57,20 +83,37 @@ impl Transfer<'_> {
             empty: self.request.how.empty_answers,
         };
         loop {
-            let headers = self.headers_from(&position);
+            let span = (!*self.alone).then(|| Span::from(position.len));
+            let headers = self.headers_for(&position, span);
             let response = self.fetcher.ask(self.url, &headers, url).await?;
             let head = Head::of(&response);
+            if let Some(span) = span {
+                if let Some(total) = can_spread(span, &head, &position, asked) {
+                    return self.spread(response, &head, span, total, asked).await;
+                }
+                *self.alone = true;
+                if head.status == StatusCode::PARTIAL_CONTENT {
+                    continue;
+                }
+            }
             match judge(&head, &position, asked) {
                 Verdict::Whole { total } => {
+                    let coding = self.coding(&head)?;
+                    let total = total.filter(|_| coding.is_none());
                     self.check_size(total)?;
                     let known = head.known(self.url.as_str(), total);
-                    self.disk.run(move |sink| sink.begin(known)).await?;
-                    return self.copy(response, 0, total).await;
+                    let begin = move |sink: &mut Sink| {
+                        sink.begin(known)?;
+                        coding.into_iter().for_each(|coding| sink.inflate(coding));
+                        Ok(())
+                    };
+                    self.disk.run(begin).await?;
+                    return self.copy(response, 0, total, coding).await;
                 }
                 Verdict::Rest { total } => {
                     self.check_size(total)?;
                     self.disk.run(move |sink| sink.join(total)).await?;
-                    return self.copy(response, position.len, total).await;
+                    return self.copy(response, position.len, total, None).await;
                 }
                 Verdict::Complete => return Ok(()),
                 Verdict::Empty => {
@@ -79,13 +122,8 @@ impl Transfer<'_> {
                     return Ok(self.disk.run(move |sink| sink.begin(known)).await?);
                 }
                 Verdict::Again => {
-                    position = self
-                        .disk
-                        .run(|sink| {
-                            sink.restart()?;
-                            Ok(sink.position())
-                        })
-                        .await?;
+                    self.disk.run(Sink::restart).await?;
+                    position = self.position().await?;
                 }
                 Verdict::Mixed => {
                     self.disk.run(Sink::restart).await?;
@@ -96,11 +134,26 @@ impl Transfer<'_> {
         }
     }
 
+    /// How the content is compressed, where that is to be undone.
+    fn coding(&self, head: &Head) -> Result<Option<Coding>, Failed> {
+        let Some(encoding) = head
+            .encoding
+            .as_ref()
+            .filter(|_| self.request.how.decompress)
+        else {
+            return Ok(None);
+        };
+        let coding = Coding::read(encoding);
+        let unknown = || Failed::garbled(&self.request.url);
+        coding.map(Some).ok_or_else(unknown)
+    }
+
     /// The headers of a request for what is missing.
-    fn headers_from(&self, position: &Position) -> HeaderMap {
+    fn headers_for(&self, position: &Position, span: Option<Span>) -> HeaderMap {
         let mut headers = self.headers.clone();
-        if position.len > 0 {
-            let range = format!("bytes={}-", position.len).parse();
+        if position.len > 0 || span.is_some() {
+            let rest = || format!("bytes={}-", position.len);
+            let range = span.map_or_else(rest, Span::header).parse();
             headers.insert(RANGE, range.expect("it is plain text"));
             let validator = position.known.validator.as_ref();
             let known = validator.and_then(|validator| validator.if_range()?.parse().ok());
@@ -122,33 +175,43 @@ impl Transfer<'_> {
         Err(Failed::for_good(error))
     }
 
+    fn inflow(&mut self, here: u64, announced: Option<u64>, inflating: bool) -> Inflow<'_> {
+        let max = self.request.size.limit();
+        Inflow {
+            url: &self.request.url,
+            disk: &mut *self.disk,
+            limits: &mut *self.limits,
+            on_event: &mut *self.on_event,
+            inflating,
+            here,
+            total: self.request.size.known().or(announced),
+            max: if inflating {
+                max.saturating_add(max / 16 + COMPRESSED_MORE)
+            } else {
+                max
+            },
+            batch: Batch::default(),
+            write_by: None,
+        }
+    }
+
     /// Writes the body, and what came of it also if it breaks off.
     async fn copy(
         &mut self,
         response: Response,
         here: u64,
         announced: Option<u64>,
+        coding: Option<Coding>,
     ) -> Result<(), Failed> {
-        let url = &self.request.url;
-        let total = self.request.size.known().or(announced);
-        let mut body = Body::new(response, &self.fetcher.settings, url);
-        let mut inflow = Inflow {
-            url,
-            disk: &mut *self.disk,
-            limits: &mut *self.limits,
-            on_event: &mut *self.on_event,
-            here,
-            total,
-            max: self.request.size.limit(),
-            batch: Batch::default(),
-            write_by: None,
-        };
+        let (request, fetcher) = (self.request, self.fetcher);
+        let mut body = Body::new(response, &fetcher.settings, &request.url);
+        let mut inflow = self.inflow(here, announced, coding.is_some());
+        if coding.is_some() {
+            inflow.total = None;
+        }
         let ended = loop {
             let busy = match body.next_until(inflow.write_by).await {
-                Ok(Arrived::Piece(piece)) => {
-                    self.received = body.received;
-                    inflow.take(piece).await
-                }
+                Ok(Arrived::Piece(piece)) => inflow.take(piece).await,
                 Ok(Arrived::Nothing) => inflow.write().await,
                 Ok(Arrived::End) => break Ok(()),
                 Err(failed) => break Err(failed),
@@ -158,13 +221,74 @@ impl Transfer<'_> {
                 Err(failed) => break Err(failed),
             }
         };
-        let here = inflow.here;
-        inflow.finish().await?;
+        let finished = inflow.finish().await;
+        let (here, total) = (inflow.here, inflow.total);
+        self.received += body.received;
+        finished?;
         ended?;
+        if coding.is_some() {
+            let len = self.disk.run(Sink::inflated).await?;
+            return self.check_size(Some(len));
+        }
         // A body that is cut off looks like one that has ended, where its length is not told.
         match total {
-            Some(total) if here < total => Err(Failed::lost(url, self.received)),
+            Some(total) if here < total => Err(Failed::lost(&request.url, self.received)),
             _ => Ok(()),
         }
+    }
+
+    /// Fetches the file, from the answer to the request for `span` on, in ranges side by side.
+    async fn spread(
+        &mut self,
+        response: Response,
+        head: &Head,
+        span: Span,
+        total: u64,
+        asked: Asked,
+    ) -> Result<(), Failed> {
+        self.spreading = true;
+        self.check_size(Some(total))?;
+        let known = head.known(self.url.as_str(), Some(total));
+        let begun = known.clone();
+        let here = span.first;
+        let begin = move |sink: &mut Sink| match here {
+            0 => sink.begin(begun),
+            _ => sink.join(Some(total)),
+        };
+        self.disk.run(begin).await?;
+        let mut sources = vec![self.url];
+        if asked.digest {
+            sources.extend(self.others);
+        }
+        let connections = self.request.how.connections.min(How::MAX_CONNECTIONS);
+        let spread = Spread {
+            fetcher: self.fetcher,
+            sources: &sources,
+            headers: self.headers,
+            url: &self.request.url,
+            known: &known,
+            asked,
+            total,
+            at_a_time: usize::from(connections),
+        };
+        let mut inflow = self.inflow(here, Some(total), false);
+        let ended = spread.run(span, response, &mut inflow).await;
+        let finished = inflow.finish().await;
+        let received = inflow.here - here;
+        self.received += received;
+        finished?;
+        let Err(mut failed) = ended else {
+            return Ok(());
+        };
+        match &mut failed.failure {
+            // The network's doing: the next attempt goes on in the same way.
+            Failure::Lost { received: one } | Failure::Stalled { received: one }
+                if received > 0 =>
+            {
+                *one = received;
+            }
+            _ => *self.alone = failed.error.is_the_sources(),
+        }
+        Err(failed)
     }
 }

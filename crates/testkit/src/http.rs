@@ -31,11 +31,17 @@ impl Asked {
 
     /// The first byte asked for, if not the whole file.
     pub fn range(&self) -> Option<usize> {
-        let range = self
+        self.span().map(|(first, _)| first)
+    }
+
+    /// The first byte asked for and the last, if not the whole file or its whole rest.
+    pub fn span(&self) -> Option<(usize, Option<usize>)> {
+        let (first, last) = self
             .header("Range")?
             .strip_prefix("bytes=")?
-            .strip_suffix('-')?;
-        Some(range.parse().unwrap())
+            .split_once('-')?;
+        let last = (!last.is_empty()).then(|| last.parse().unwrap());
+        Some((first.parse().unwrap(), last))
     }
 }
 
@@ -88,9 +94,9 @@ impl Answer {
     pub fn file(asked: &Asked, body: &[u8], etag: &str) -> Self {
         let headers = format!("ETag: {etag}\r\nAccept-Ranges: bytes\r\n");
         let same = asked.header("If-Range").is_none_or(|known| known == etag);
-        match asked.range().filter(|_| same) {
+        match asked.span().filter(|_| same) {
             None => Self::whole(body, &headers),
-            Some(first) if first >= body.len() => Self::with(
+            Some((first, _)) if first >= body.len() => Self::with(
                 "416 Range Not Satisfiable",
                 &format!(
                     "Content-Length: 0\r\nContent-Range: bytes */{}\r\n",
@@ -98,9 +104,11 @@ impl Answer {
                 ),
                 b"",
             ),
-            Some(first) => {
-                let range = format!("{first}-{}/{}", body.len() - 1, body.len());
-                Self::part(&range, &body[first..], &headers)
+            Some((first, last)) => {
+                let end = body.len() - 1;
+                let last = last.map_or(end, |last| last.min(end));
+                let range = format!("{first}-{last}/{}", body.len());
+                Self::part(&range, &body[first..=last], &headers)
             }
         }
     }
