@@ -146,6 +146,10 @@ impl<'a> Remote<'a> {
 pub(crate) struct Properties(HashMap<String, OwnedVariant>);
 
 impl Properties {
+    pub(crate) const fn new(all: HashMap<String, OwnedVariant>) -> Self {
+        Self(all)
+    }
+
     /// A property, if it is there and of that type.
     pub(crate) fn get<T: TryFrom<OwnedVariant>>(&self, name: &str) -> Option<T> {
         self.0.get(name)?.try_clone().ok()?.try_into().ok()

@@ -5,6 +5,7 @@
 //! | what kind of network is there, and does it cost | [`Network`] |
 //! | how full is the battery | [`Battery`] |
 //! | may the caller change the device | [`access`] |
+//! | who is a caller | [`credentials`] |
 //! | who downloads | [`download`] |
 //! | what is our own service called | [`service`] |
 //!
@@ -16,6 +17,7 @@
 
 pub mod access;
 mod call;
+pub mod credentials;
 pub mod download;
 mod kernel;
 mod network;

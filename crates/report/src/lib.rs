@@ -8,5 +8,5 @@ mod size;
 
 pub use self::error::{describe, printable};
 #[cfg(feature = "progress")]
-pub use self::progress::Progress;
+pub use self::progress::{Progress, bar, columns};
 pub use self::size::Size;

@@ -90,12 +90,10 @@ impl Progress {
     }
 
     fn draw(&self) {
-        let size = rustix::termios::tcgetwinsize(stderr()).map_or(0, |size| size.ws_col.into());
-        let columns = if size == 0 { COLUMNS } else { size };
         let took = self.begun.elapsed();
         eprint!(
             "{CLEAR}{}",
-            bar(&self.what, self.done, self.total, took, columns)
+            bar(&self.what, self.done, self.total, took, columns())
         );
     }
 }
@@ -117,9 +115,15 @@ fn so_far(done: u64, total: u64) -> String {
     }
 }
 
+/// Columns of the terminal.
+pub fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(stderr()).map_or(0, |size| size.ws_col.into());
+    if size == 0 { COLUMNS } else { size }
+}
+
 /// The line on a terminal of so many columns, the last of which stays free: what is done, how
-/// much of it, and the time that is left if it goes on like this.
-fn bar(what: &str, done: u64, total: u64, took: Duration, columns: usize) -> String {
+/// much of it, and the time that is left if it goes on like this. A total of 0 is not known.
+pub fn bar(what: &str, done: u64, total: u64, took: Duration, columns: usize) -> String {
     let name = format!("{what:NAME$.NAME$}");
     let mut numbers = so_far(done, total);
     let share = (total > 0).then(|| (done as f64 / total as f64).min(1.0));
