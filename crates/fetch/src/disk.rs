@@ -61,6 +61,29 @@ impl Disk {
         Ok(())
     }
 
+    /// Has a last batch written although nobody waits any more.
+    pub(crate) fn leave(&mut self, batch: Batch) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if batch.is_empty() {
+            return;
+        }
+        let (sink, writing) = (Arc::clone(&self.sink), self.writing.take());
+        runtime.spawn(async move {
+            // After a hole nothing more is written.
+            let whole = match writing {
+                Some(writing) => matches!(writing.await, Ok(Ok(_))),
+                None => true,
+            };
+            if whole {
+                // What is not there then is fetched again.
+                let written = spawn_blocking(move || lock(&sink).write(&batch));
+                drop(written.await);
+            }
+        });
+    }
+
     /// Waits until all is written.
     pub(crate) async fn settle(&mut self) -> Result<(), FetchError> {
         let Some(writing) = &mut self.writing else {

@@ -102,3 +102,10 @@ impl Inflow<'_> {
         Ok(())
     }
 }
+
+/// What has come stays, also when nobody waits for more.
+impl Drop for Inflow<'_> {
+    fn drop(&mut self) {
+        self.disk.leave(std::mem::take(&mut self.batch));
+    }
+}

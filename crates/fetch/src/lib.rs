@@ -12,6 +12,7 @@
 mod answer;
 mod batch;
 mod body;
+mod certificates;
 mod client;
 mod digest;
 mod disk;
@@ -35,11 +36,13 @@ mod room;
 mod side;
 mod sink;
 mod spread;
+mod store;
 mod throttle;
 mod tls;
 mod transfer;
 mod trouble;
 
+pub use certificates::certificates;
 pub use client::Settings;
 pub use digest::{Algorithm, Digest, DigestError};
 pub use error::{FetchError, Trouble};
@@ -49,4 +52,5 @@ pub use request::{Event, Fetched, How, Place, Progress, Request, Size};
 pub use retry::{Failure, GiveUp, Next, Patience, Retry};
 pub use rustls::pki_types::CertificateDer;
 pub use sink::discard;
+pub use store::store;
 pub use throttle::Throttle;

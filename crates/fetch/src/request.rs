@@ -1,5 +1,6 @@
 //! What to fetch, and how it goes.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,9 @@ pub struct How {
     pub compute: Option<Algorithm>,
     /// Limits of speed, all of which hold.
     pub limits: Vec<Arc<Throttle>>,
+    /// Dropped when nothing touches the file under its temporary name any more: a future that is
+    /// dropped may still be writing its last bytes.
+    pub guard: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl How {
@@ -80,6 +84,7 @@ impl Default for How {
             empty_answers: false,
             compute: None,
             limits: Vec::new(),
+            guard: None,
         }
     }
 }

@@ -4,9 +4,11 @@
 //! which version of which address it is, so that a later process can go on. Both are ours alone
 //! while the part is locked. Synchronous: the caller runs it where blocking is allowed.
 
+use std::any::Any;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
@@ -49,6 +51,8 @@ pub(crate) struct Sink {
     /// How often they were begun anew.
     version: u64,
     syncing: bool,
+    /// Whoever waits until this is over.
+    _guard: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// Where a download stands.
@@ -93,6 +97,7 @@ impl Sink {
             joined: false,
             version: 0,
             syncing: false,
+            _guard: request.how.guard.clone(),
         };
         let on_disk = sink.file.metadata().map_err(|e| sink.disk(e))?.len();
         if on_disk == 0 {

@@ -223,6 +223,7 @@ impl Transfer<'_> {
         };
         let finished = inflow.finish().await;
         let (here, total) = (inflow.here, inflow.total);
+        drop(inflow);
         self.received += body.received;
         finished?;
         ended?;
@@ -275,6 +276,7 @@ impl Transfer<'_> {
         let ended = spread.run(span, response, &mut inflow).await;
         let finished = inflow.finish().await;
         let received = inflow.here - here;
+        drop(inflow);
         self.received += received;
         finished?;
         let Err(mut failed) = ended else {
