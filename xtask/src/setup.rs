@@ -6,8 +6,10 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 24] = [
+const NEEDED: [(&str, &str); 28] = [
+    ("aria2c", "aria2"),
     ("busybox", "busybox-static"),
+    ("c++", "g++"),
     ("cc", "gcc"),
     ("cpio", "cpio"),
     ("curl", "curl"),
@@ -23,6 +25,7 @@ const NEEDED: [(&str, &str); 24] = [
     ("mmdebstrap", "mmdebstrap"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
+    ("pkg-config", "pkg-config"),
     ("resize2fs", "e2fsprogs"),
     ("rsync", "rsync"),
     ("setcap", "libcap2-bin"),
@@ -30,6 +33,11 @@ const NEEDED: [(&str, &str); 24] = [
     ("tar", "tar"),
     ("wrk", "wrk"),
     ("xz", "xz-utils"),
+    // Headers, for a client of the download service that others have written.
+    (
+        "/usr/include/lomiri/download_manager/manager.h",
+        "liblomiri-download-manager-client-dev",
+    ),
     // A module of the interpreter, not a program.
     (
         "/usr/lib/python3/dist-packages/dbusmock",

@@ -93,7 +93,7 @@ impl Screen {
             lines.join("\n")
         };
         // A line that says the same again says nothing.
-        if text != self.said && !(text.is_empty() && !self.terminal) {
+        if text != self.said && (self.terminal || !text.is_empty()) {
             println!("{text}");
             // Whoever has closed the other end does not watch any more.
             let _ = stdout().flush();

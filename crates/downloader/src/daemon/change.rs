@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use camino::Utf8PathBuf;
+use camino::Utf8Path;
 use zbus::Variant;
 
 use super::core::{Core, log_record};
@@ -101,7 +101,7 @@ impl Core {
     pub(super) fn set_directory(
         &mut self,
         number: u64,
-        directory: Utf8PathBuf,
+        directory: &Utf8Path,
     ) -> Result<(), Refusal> {
         let invalid = |text: &str| Err(Refusal::Invalid(text.to_owned()));
         let file = &self.idle(number)?.files[0];

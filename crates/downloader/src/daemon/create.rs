@@ -63,17 +63,16 @@ impl Core {
             return Err(Refusal::Invalid(text));
         }
         let id = self.id(caller, &metadata)?;
-        let file = match local_path {
-            Some(path) => self.exact(url, path, hash, algorithm),
-            None => {
-                let name = match data {
-                    Some(data) => format!("{id}.{}", data.suffix),
-                    None => names::from_url(parsed.path()).unwrap_or_else(ids::random),
-                };
-                let directory = self.directory(caller, family)?;
-                let destination = names::free(&directory.join(name), |path| self.is_taken(path));
-                File::new(url, destination, hash, algorithm)
-            }
+        let file = if let Some(path) = local_path {
+            self.exact(url, path, hash, algorithm)
+        } else {
+            let name = match data {
+                Some(data) => format!("{id}.{}", data.suffix),
+                None => names::from_url(parsed.path()).unwrap_or_else(ids::random),
+            };
+            let directory = self.directory(caller, family)?;
+            let destination = names::free(&directory.join(name), |path| self.is_taken(path));
+            File::new(url, destination, hash, algorithm)
         };
         let owner = owner(caller, &metadata);
         let download = self.download(family, Shape::Single, id, caller, owner, metadata, headers);
@@ -205,12 +204,11 @@ impl Core {
             let text = format!("there are {MAX_DOWNLOADS} downloads already");
             return Err(Refusal::Limits(text));
         }
-        self.metadata(caller.confined.is_some(), metadata)
+        Self::metadata(caller.confined.is_some(), metadata)
     }
 
     /// Metadata without what a confined caller may not say.
     pub(super) fn metadata(
-        &self,
         confined: bool,
         metadata: HashMap<String, OwnedVariant>,
     ) -> Result<Metadata, Refusal> {
@@ -229,15 +227,14 @@ impl Core {
         if wanted.is_empty() {
             return Ok(self.free_id(confined));
         }
-        let taken = self.by_tail.contains_key(&ids::tail(confined, wanted));
-        if taken || !ids::is_element(wanted) || self.was_used(wanted) {
+        if !ids::is_element(wanted) || self.is_used(wanted) {
             return Err(Refusal::id(wanted));
         }
         Ok(wanted.to_owned())
     }
 
-    /// Whether an id names a download of before, or another caller's: `getDownloadState` knows ids only.
-    fn was_used(&self, id: &str) -> bool {
+    /// Whether an id names another download, of whomever: `getDownloadState` knows ids only.
+    fn is_used(&self, id: &str) -> bool {
         self.downloads.values().any(|download| download.id == id)
     }
 

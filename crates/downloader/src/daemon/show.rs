@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use zbus::Variant;
 
 use super::core::Core;
+use super::run::Run;
 use crate::job::admission::Held;
 use crate::job::download::Download;
 use crate::job::machine::{Activity, State};
@@ -25,10 +26,7 @@ impl Core {
     /// A download's properties.
     pub fn show(&self, download: &Download) -> HashMap<&'static str, Variant<'static>> {
         let (received, total) = (download.received(), download.total());
-        let speed = self
-            .runs
-            .get(&download.number)
-            .map_or(0.0, |run| run.speed());
+        let speed = self.runs.get(&download.number).map_or(0.0, Run::speed);
         let left = total.saturating_sub(received) as f64;
         let eta = if speed > 0.0 && download.is_measured() {
             left / speed

@@ -47,19 +47,15 @@ impl Home {
             Self::User { data, home } => (data, home),
         };
         let program = data.join(program(family));
-        match confined {
-            None => program.join("Downloads"),
-            Some(label) => match label
-                .strip_prefix("snap.")
-                .and_then(|rest| first(rest, '.'))
-            {
-                Some(snap) => home.join("snap").join(snap).join("common/Downloads"),
-                None => {
-                    let package = first(label, '_').unwrap_or("unknown");
-                    program.join(package).join("Downloads")
-                }
-            },
+        let Some(label) = confined else {
+            return program.join("Downloads");
+        };
+        let snap = label.strip_prefix("snap.");
+        if let Some(snap) = snap.and_then(|rest| first(rest, '.')) {
+            return home.join("snap").join(snap).join("common/Downloads");
         }
+        let package = first(label, '_').unwrap_or("unknown");
+        program.join(package).join("Downloads")
     }
 }
 

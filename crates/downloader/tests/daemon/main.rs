@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod commands;
 mod creation;
+mod foreign;
 mod groups;
+mod hostile;
+mod killed;
 mod network;
+mod people;
 mod restart;
 mod signals;
 mod support;

@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use system_image_formats::hash::Hasher;
 use system_image_testkit::{Bus, Monitor};
 use tempfile::TempDir;
 
@@ -85,6 +86,11 @@ impl<'a> Daemon<'a> {
             child,
             monitor,
         }
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Calls the manager.
@@ -249,4 +255,11 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
         state.to_be_bytes()[0]
     };
     (0..len).map(|_| next()).collect()
+}
+
+/// The digest of bytes, as text.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let mut hasher = Hasher::default();
+    hasher.update(bytes);
+    hasher.finish().to_string()
 }
