@@ -4,9 +4,11 @@
 mod applying;
 mod contest;
 mod delta;
+mod downloading;
 mod fetching;
 mod lab;
 mod large_tree;
+mod nginx;
 mod offer;
 mod planning;
 mod process;
@@ -45,7 +47,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Only rows whose group has this in its name: planning, service, delta, apply,
-    /// publish, level-9, fetch, serve, tree
+    /// publish, level-9, fetch, download, serve, tree
     #[arg(long, value_name = "GROUP")]
     only: Option<String>,
     /// Directory for scratch files: about 4 GB, removed at the end
@@ -85,7 +87,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
             !needs_images || options.images.join(name).is_file(),
             "there is no `{}`: give the directory of two tar archives of a root file system, \
              `v1.tar` and `v2.tar`, for example two releases by `mmdebstrap bookworm v1.tar`; \
-             `--only` with planning, service, fetch, serve or tree needs none",
+             `--only` with planning, service, fetch, download, serve or tree needs none",
             options.images.join(name)
         );
     }
@@ -117,6 +119,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     }
     if wanted("fetch") {
         fetching::run(&lab, &mut table)?;
+    }
+    if wanted("download") {
+        downloading::run(&lab, &mut table)?;
     }
     if wanted("serve") {
         serving::run(&lab, &mut table)?;

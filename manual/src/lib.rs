@@ -13,11 +13,12 @@ use clap_complete::{Shell, generate_to};
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Fish, Shell::Zsh];
 
 /// The command lines of all programs.
-pub fn programs() -> [Command; 4] {
+pub fn programs() -> [Command; 5] {
     [
         system_image_server::commands::Cli::command(),
         system_image_client::cli::command(),
         system_image_client::daemon::command(),
+        system_image_downloader::cli::command(),
         system_image_upgrader::cli::Cli::command(),
     ]
 }

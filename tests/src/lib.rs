@@ -16,6 +16,7 @@ pub fn programs() -> PathBuf {
     for program in [
         "system-image-server",
         "system-image-cli",
+        "system-image-downloader",
         "system-image-upgrader",
     ] {
         assert!(

@@ -84,6 +84,18 @@ fn the_devices_page_works_as_written() {
 }
 
 #[test]
+fn the_downloaders_page_works_as_written() {
+    let said = run("downloader.md");
+    for part in [
+        "\"activity\": \"paused\"",
+        "progress 6000000 6000000",
+        "\ns \"running\"",
+    ] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+}
+
+#[test]
 fn every_page_that_is_linked_exists() {
     let root = docs().join("..");
     let mut pages = vec![

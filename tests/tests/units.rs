@@ -79,12 +79,40 @@ fn the_bus_and_polkit_know_the_service() {
     }
     for name in [
         "dbus-1/com.canonical.SystemImage.conf",
+        "dbus-1/system-image-downloader.conf",
         "polkit-1/com.canonical.SystemImage.policy",
     ] {
         let parse = "import sys, xml.dom.minidom as m; m.parse(sys.argv[1])";
         let mut python = Command::new("python3");
         let parsed = python.args(["-c", parse]).arg(dist.join(name)).status();
         assert!(parsed.unwrap().success(), "{name}");
+    }
+}
+
+/// Both names of the download service are started on both buses; on the system's only root may call.
+#[test]
+fn the_buses_know_the_download_service() {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist");
+    let read = |name: String| fs::read_to_string(dist.join(name)).unwrap();
+    let policy = read("dbus-1/system-image-downloader.conf".into());
+    for family in ["canonical", "lomiri"] {
+        let name = format!("com.{family}.applications.Downloader");
+        for (place, own) in [
+            ("dbus-1", "User=root"),
+            ("dbus-1/session-services", "AssumedAppArmorLabel=unconfined"),
+        ] {
+            let activation = read(format!("{place}/{name}.service"));
+            for line in [
+                &format!("Name={name}"),
+                "Exec=/usr/bin/system-image-downloader",
+                "SystemdService=system-image-downloader.service",
+                own,
+            ] {
+                assert!(activation.lines().any(|found| found == line), "{line}");
+            }
+        }
+        let denied = format!("<deny send_destination=\"{name}\"/>");
+        assert!(policy.contains(&denied), "{denied}");
     }
 }
 

@@ -6,8 +6,9 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 28] = [
+const NEEDED: [(&str, &str); 29] = [
     ("aria2c", "aria2"),
+    ("busctl", "systemd"),
     ("busybox", "busybox-static"),
     ("c++", "g++"),
     ("cc", "gcc"),

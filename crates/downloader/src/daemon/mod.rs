@@ -12,6 +12,8 @@ mod pump;
 mod restore;
 mod run;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 

@@ -316,9 +316,6 @@ impl Core {
 
     /// What is done with a file after the transfer.
     fn after(&self, download: &Download, received: &Received) -> After {
-        if download.shape == Shape::Group {
-            return After::Nothing;
-        }
         if download.has_command() {
             let allowed = download.confined.is_none() && !self.host.privileged;
             let words = download.metadata.words(key::POST_DOWNLOAD_COMMAND);

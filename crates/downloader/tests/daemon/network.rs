@@ -6,7 +6,7 @@ use std::time::Instant;
 use system_image_testkit::http::{Answer, Server};
 use system_image_testkit::{Bus, Mock};
 
-use crate::support::{DOWNLOAD, Daemon, Place, noise};
+use crate::support::{DOWNLOAD, Daemon, Place, noise, path_of};
 
 const NM: &str = "org.freedesktop.NetworkManager";
 const NM_PATH: &str = "/org/freedesktop/NetworkManager";
@@ -128,4 +128,32 @@ fn a_limit_limits_and_can_be_changed() {
     daemon.call(&path, "setThrottle", &["0"]);
     daemon.until(&path, "finished");
     assert!(begun.elapsed().as_secs() < 60, "the rest was not limited");
+}
+
+#[test]
+fn a_message_comes_through_its_proxy_and_waits_for_nobody() {
+    let (bus, place) = (Bus::start(), Place::new());
+    let proxy = Server::start(|asked| match asked.path.as_str() {
+        "http://mms.example/message" => Answer::whole(b"mms", ""),
+        _ => Answer::status("400 Bad Request"),
+    });
+    let slow = Server::start(|asked| Answer::file(asked, &[7; 100_000], "\"1\""));
+    let daemon = Daemon::start(&bus, &place);
+    let first = daemon.fetch(&slow.url("/x"), &place.file("x"));
+    daemon.call(&first, "setThrottle", &["1000"]);
+    daemon.call(&first, "start", &[]);
+    daemon.until(&first, "started");
+    let port = proxy.port().to_string();
+    let arguments = ["http://mms.example/message", "127.0.0.1", &port];
+    let path = path_of(&daemon.manager("createMmsDownload", &arguments));
+    daemon.call(&path, "start", &[]);
+    let signals = daemon.until(&path, "finished");
+    let file = place.downloads().join("message");
+    assert_eq!(signals.last().unwrap(), &format!("finished ('{file}',)"));
+    assert_eq!(fs::read(file).unwrap(), b"mms");
+    assert!(
+        daemon
+            .call(&path, "metadata", &[])
+            .contains("'indicator-shown': <false>")
+    );
 }
