@@ -4,6 +4,7 @@
 
 mod commands;
 mod creation;
+mod faults;
 mod foreign;
 mod groups;
 mod hostile;
