@@ -21,8 +21,8 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 
 use super::idle::Idle;
+use super::legacy;
 use super::modern::Modern;
-use super::{lean, legacy};
 use crate::apply::{self, Reset};
 use crate::automatic;
 use crate::check::{Checked, Wish};
@@ -171,7 +171,9 @@ impl Running {
         });
         let lifetime = core.lock().client.device.config.lifetime.duration();
         let at_work = || core.is_at_work();
-        core.idle.wait(lifetime, at_work, lean::give_back).await;
+        core.idle
+            .wait(lifetime, at_work, system_image_lean::give_back)
+            .await;
         core.log.info("nobody needs us any more");
         telling.abort();
     }

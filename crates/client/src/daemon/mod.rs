@@ -7,13 +7,11 @@
 //! | [`modern`] | ours beside it, on the same object |
 //! | [`legacy`] | errors in the words that the original's callers know |
 //! | [`idle`] | when to leave the bus |
-//! | [`lean`] | what is given back while nobody asks |
 //! | [`firmware`] | the tool that updates firmware |
 
 mod core;
 mod firmware;
 mod idle;
-mod lean;
 mod legacy;
 mod modern;
 mod service;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use system_image_bus::{Changes, Kernel, Network};
+use system_image_lean::give_back;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -19,6 +20,9 @@ const EMPTY: Duration = Duration::from_secs(30);
 
 /// When all rest, it leaves after so long without a call: what rests comes back with the next one.
 const RESTING: Duration = Duration::from_secs(600);
+
+/// Nothing more comes of what was going on.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// The network is looked at so often while something wants it: where there is no service for it nobody
 /// tells of changes.
@@ -78,6 +82,7 @@ impl Life {
     pub(super) async fn until_over(&mut self, leaves: bool) {
         let mut tick = Instant::now();
         let mut look = Instant::now() + LOOK;
+        let mut quiet = Some(Instant::now() + QUIET);
         while !self.core.is_over() {
             if !self.core.is_empty() {
                 self.last_download = Instant::now();
@@ -90,7 +95,9 @@ impl Life {
             } else {
                 never
             };
+            let next_quiet = quiet.filter(|_| !self.core.is_busy()).unwrap_or(never);
             let [terminated, interrupted] = &mut self.ended;
+            let mut worked = true;
             tokio::select! {
                 called = self.calls.recv() => {
                     let Some((message, by)) = called else {
@@ -109,10 +116,15 @@ impl Life {
                     self.look().await;
                     look = Instant::now() + LOOK;
                 }
+                () = sleep_until(next_quiet) => {
+                    give_back();
+                    worked = false;
+                }
                 () = sleep_until(end) => return,
                 _ = terminated.recv() => return,
                 _ = interrupted.recv() => return,
             }
+            quiet = worked.then(|| Instant::now() + QUIET);
         }
     }
 

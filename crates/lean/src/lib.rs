@@ -1,8 +1,8 @@
 //! Gives back to the kernel what work has touched and waiting does not need.
 //!
-//! A check runs through TLS, OpenPGP and SQLite, whose code then stays mapped, and leaves an
-//! allocator that keeps its pages. A service that waits for ten minutes needs neither: what it needs
-//! of the code is mapped again when it is reached, from the page cache.
+//! Work runs through TLS, OpenPGP and SQLite, whose code then stays mapped, and leaves an allocator
+//! that keeps its pages. A service that waits needs neither: what it needs of the code is mapped again
+//! when it is reached, from the page cache.
 
 use std::ffi::c_void;
 use std::fs;
@@ -10,7 +10,7 @@ use std::fs;
 use rustix::mm::{Advice, madvise};
 
 /// Gives it back. Where the kernel does not tell what is mapped, nothing happens.
-pub(super) fn give_back() {
+pub fn give_back() {
     trim();
     if let Ok(maps) = fs::read_to_string("/proc/self/maps") {
         maps.lines().filter_map(code).for_each(unmap);
