@@ -83,7 +83,7 @@ impl Sink {
             side: Side::of(&part),
             part,
             size: request.size,
-            want: request.digest,
+            want: request.digest.clone(),
             algorithm: request.algorithm(),
             file,
             hasher: request.algorithm().map(Hasher::new),
@@ -262,9 +262,10 @@ impl Sink {
     /// Checks the digest of a file that was received whole.
     pub(crate) fn check(&mut self) -> Result<Finished, FetchError> {
         let digest = self.hasher.clone().map(Hasher::finish);
-        if let (Some(want), Some(got)) = (self.want, digest)
+        if let (Some(want), Some(got)) = (&self.want, &digest)
             && want != got
         {
+            let (want, got) = (want.clone(), got.clone());
             let destination = self.destination.clone();
             let error = FetchError::Checksum {
                 destination,
@@ -394,7 +395,7 @@ pub(crate) fn identity(metadata: &fs::Metadata) -> (u64, u64) {
 
 /// The digest of a whole file that is at its place already, if it is the wanted one.
 pub(crate) fn existing(request: &Request) -> Option<(u64, Digest)> {
-    let want = request.digest?;
+    let want = request.digest.clone()?;
     let mut file = File::open(&request.destination).ok()?;
     let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
     if !request.size.allows(metadata.len()) {
