@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
@@ -74,8 +75,12 @@ pub(crate) enum Finished {
 
 impl Sink {
     /// Opens the part of a request's file, or goes on with the one that is there, if it came from
-    /// one of `sources`.
-    pub(crate) fn open(request: &Request, sources: &[String]) -> Result<Self, FetchError> {
+    /// one of `sources`. What is there may be long: `stop` ends reading it, with an error.
+    pub(crate) fn open(
+        request: &Request,
+        sources: &[String],
+        stop: &AtomicBool,
+    ) -> Result<Self, FetchError> {
         let part = part_of(&request.destination, request.how.suffix);
         let file = open_locked(&part)?;
         let mut sink = Self {
@@ -115,7 +120,7 @@ impl Sink {
             sink.restart()?;
         } else {
             sink.known = known.unwrap_or_default();
-            sink.go_on(on_disk, good)?;
+            sink.go_on(on_disk, good, stop)?;
         }
         Ok(sink)
     }
@@ -127,11 +132,6 @@ impl Sink {
             known: self.known.clone(),
             complete: whole == Some(self.len),
         }
-    }
-
-    /// The address that the bytes came from; empty if there are none, or it is not known.
-    pub(crate) fn source(&self) -> &str {
-        &self.known.url
     }
 
     /// Bytes received so far, over all attempts.
@@ -309,12 +309,12 @@ impl Sink {
     }
 
     /// Takes the first `good` bytes that are there.
-    fn go_on(&mut self, on_disk: u64, good: u64) -> Result<(), FetchError> {
+    fn go_on(&mut self, on_disk: u64, good: u64, stop: &AtomicBool) -> Result<(), FetchError> {
         if good < on_disk {
             self.file.set_len(good).map_err(|e| self.disk(e))?;
         }
         if self.hasher.is_some() {
-            self.rehash()?;
+            self.rehash(stop)?;
         } else {
             let end = self.file.seek(SeekFrom::End(0));
             self.len = end.map_err(|e| self.disk(e))?;
@@ -324,9 +324,9 @@ impl Sink {
     }
 
     /// Takes the bytes that are there into the digest.
-    fn rehash(&mut self) -> Result<(), FetchError> {
+    fn rehash(&mut self, stop: &AtomicBool) -> Result<(), FetchError> {
         let mut buffer = vec![0; BUFFER];
-        loop {
+        while !stop.load(Ordering::Relaxed) {
             match self.file.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(len) => {
@@ -339,6 +339,7 @@ impl Sink {
                 Err(error) => return Err(self.disk(error)),
             }
         }
+        Err(self.disk(io::ErrorKind::Interrupted.into()))
     }
 
     fn reserve(&self, total: Option<u64>) -> Result<(), FetchError> {

@@ -142,6 +142,50 @@ fn a_part_that_nobody_asked_for_is_refused() {
 }
 
 #[test]
+fn a_long_file_without_a_digest_is_made_durable_on_its_way() {
+    let (place, body) = (Place::new(), vec![7; 130 << 20]);
+    let server = Server::start(move |_| Answer::whole(&body, "ETag: \"1\"\r\n").hang(129 << 20));
+    let request = request(&place, &server);
+    let fetcher = fetcher();
+    let noted = || {
+        let info = fs::read_to_string(place.path("file.part.info")).unwrap_or_default();
+        let synced = info.lines().find_map(|line| line.strip_prefix("synced "));
+        synced.map_or(0, |bytes| bytes.parse().unwrap())
+    };
+    run(async {
+        let mut ignore = |_| {};
+        let mut download = std::pin::pin!(fetcher.receive(&request, &mut ignore));
+        while noted() < 128u64 << 20 {
+            let wait = tokio::time::timeout(SHORT, &mut download);
+            assert!(wait.await.is_err(), "it does not end");
+        }
+    });
+    let written = fs::metadata(place.path("file.part")).unwrap().len();
+    assert!(noted() <= written);
+}
+
+#[test]
+fn a_download_that_is_dropped_while_it_reads_what_is_there_lets_go_of_it() {
+    let place = Place::new();
+    let server = Server::start(|_| Answer::whole(b"some", ""));
+    // Half a minute of hashing.
+    let part = fs::File::create(place.path("file.part")).unwrap();
+    part.set_len(64 << 30).unwrap();
+    let long = Request {
+        size: Size::AtMost(u64::MAX),
+        ..place.request(&server, b"some")
+    };
+    let fetcher = fetcher();
+    run(async {
+        let mut ignore = |_| {};
+        let begun = tokio::time::timeout(SHORT, fetcher.receive(&long, &mut ignore));
+        assert!(begun.await.is_err(), "it reads");
+        let other = request(&place, &server);
+        assert_eq!(fetcher.receive(&other, &mut ignore).await.unwrap().size, 4);
+    });
+}
+
+#[test]
 fn a_body_that_ends_with_its_connection_is_whole_where_nothing_says_otherwise() {
     let place = Place::new();
     let server = Server::start(|_| Answer::with("200 OK", "", b"some").cut(4));
