@@ -80,7 +80,7 @@ fn a_server_must_show_a_certificate_for_its_name_that_the_system_trusts() {
     let keys = Keys::generate();
     // This server answers 200 for files that it has not.
     let tree = Published::new(&keys).blacklist(&[&keys.stranger]);
-    let refused = "\ncaused by: Could not connect to the server: https://127.0.0.1:";
+    let refused = "\ncaused by: The server's certificate is not trusted: https://127.0.0.1:";
     for (name, trusted, accepted) in [
         ("IP:127.0.0.1", true, true),
         ("IP:127.0.0.1", false, false),

@@ -145,7 +145,7 @@ fn a_server_that_is_not_there_is_told() {
     device.configure("10_server.ini", "[service]\nbase: nowhere.invalid\n");
     let err = refuse(&device, &["-n", "-p", "0"]);
     assert!(
-        err.contains("Could not connect to the server: http://nowhere.invalid:9/"),
+        err.contains("Could not resolve the host name: http://nowhere.invalid:9/"),
         "{err}"
     );
 }

@@ -50,8 +50,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             })
             .await?;
-        let fetched = received.place(&request.destination, Place::Replace).await?;
-        println!("{fetched:?} {events} events");
+        let file = received.place(&request.destination, Place::Replace).await?;
+        println!("{file:?} {events} events");
         Ok(())
     })
 }

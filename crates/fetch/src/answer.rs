@@ -158,16 +158,9 @@ fn same_total(known: Option<u64>, told: Option<u64>) -> bool {
 mod tests {
     use super::*;
 
-    fn etag(text: &str) -> Option<Validator> {
-        Some(Validator::Etag(text.to_owned()))
-    }
-
-    fn weak() -> Option<Validator> {
-        Some(Validator::Modified("Mon".to_owned()))
-    }
-
-    fn settled() -> Option<Validator> {
-        Some(Validator::Settled("Mon".to_owned()))
+    /// A validator as in a side file.
+    fn of(line: &str) -> Option<Validator> {
+        Validator::from_line(line)
     }
 
     fn head(status: u16, range: &str, validator: Option<Validator>) -> Head {
@@ -206,28 +199,64 @@ mod tests {
         let rest = Verdict::Rest { total: Some(10) };
         let ten = Some(10);
         for (asked, known, range, told, want) in [
-            (NOTHING, etag("a"), "bytes 5-9/10", etag("a"), rest),
-            (NOTHING, settled(), "bytes 5-9/10", weak(), rest),
+            (
+                NOTHING,
+                of("etag \"a\""),
+                "bytes 5-9/10",
+                of("etag \"a\""),
+                rest,
+            ),
+            (
+                NOTHING,
+                of("settled Mon"),
+                "bytes 5-9/10",
+                of("modified Mon"),
+                rest,
+            ),
             (DIGEST, None, "bytes 5-9/10", None, rest),
-            (DIGEST, etag("a"), "bytes 5-9/10", None, rest),
-            (DIGEST, weak(), "bytes 5-9/10", etag("a"), rest),
-            (DIGEST, etag("a"), "bytes 5-9/10", etag("b"), Verdict::Mixed),
+            (DIGEST, of("etag \"a\""), "bytes 5-9/10", None, rest),
             (
-                NOTHING,
-                etag("a"),
+                DIGEST,
+                of("modified Mon"),
                 "bytes 5-9/10",
-                etag("b"),
+                of("etag \"a\""),
+                rest,
+            ),
+            (
+                DIGEST,
+                of("etag \"a\""),
+                "bytes 5-9/10",
+                of("etag \"b\""),
                 Verdict::Mixed,
             ),
-            (NOTHING, etag("a"), "bytes 5-9/10", None, Verdict::Mixed),
             (
                 NOTHING,
-                etag("a"),
+                of("etag \"a\""),
                 "bytes 5-9/10",
-                settled(),
+                of("etag \"b\""),
                 Verdict::Mixed,
             ),
-            (NOTHING, weak(), "bytes 5-9/10", weak(), Verdict::Mixed),
+            (
+                NOTHING,
+                of("etag \"a\""),
+                "bytes 5-9/10",
+                None,
+                Verdict::Mixed,
+            ),
+            (
+                NOTHING,
+                of("etag \"a\""),
+                "bytes 5-9/10",
+                of("settled Mon"),
+                Verdict::Mixed,
+            ),
+            (
+                NOTHING,
+                of("modified Mon"),
+                "bytes 5-9/10",
+                of("modified Mon"),
+                Verdict::Mixed,
+            ),
             (NOTHING, None, "bytes 5-9/10", None, Verdict::Mixed),
             (DIGEST, None, "bytes 4-9/10", None, Verdict::Mixed),
             (DIGEST, None, "bytes 5-8/10", None, Verdict::Mixed),
@@ -245,22 +274,22 @@ mod tests {
 
     #[test]
     fn a_part_of_unknown_extent_needs_a_total_or_a_digest() {
-        let open = head(206, "bytes 5-9/*", etag("a"));
+        let open = head(206, "bytes 5-9/*", of("etag \"a\""));
         for (asked, total, want) in [
             (NOTHING, Some(10), Verdict::Rest { total: Some(10) }),
             (NOTHING, None, Verdict::Mixed),
             (DIGEST, None, Verdict::Rest { total: None }),
         ] {
             assert_eq!(
-                judge(&open, &at(5, total, etag("a")), asked),
+                judge(&open, &at(5, total, of("etag \"a\"")), asked),
                 want,
                 "{total:?}"
             );
         }
-        let mut lying = head(206, "bytes 5-9/10", etag("a"));
+        let mut lying = head(206, "bytes 5-9/10", of("etag \"a\""));
         lying.len = Some(4);
         assert_eq!(
-            judge(&lying, &at(5, None, etag("a")), DIGEST),
+            judge(&lying, &at(5, None, of("etag \"a\"")), DIGEST),
             Verdict::Mixed
         );
     }
@@ -271,7 +300,7 @@ mod tests {
             (DIGEST, None, None, "bytes */5", None, Verdict::Complete),
             (
                 NOTHING,
-                etag("a"),
+                of("etag \"a\""),
                 None,
                 "bytes */5",
                 None,
@@ -279,24 +308,31 @@ mod tests {
             ),
             (
                 NOTHING,
-                settled(),
+                of("settled Mon"),
                 None,
                 "bytes */5",
                 None,
                 Verdict::Complete,
             ),
-            (NOTHING, weak(), None, "bytes */5", None, Verdict::Again),
             (
-                DIGEST,
-                etag("a"),
+                NOTHING,
+                of("modified Mon"),
                 None,
                 "bytes */5",
-                etag("b"),
+                None,
                 Verdict::Again,
             ),
             (
                 DIGEST,
-                etag("a"),
+                of("etag \"a\""),
+                None,
+                "bytes */5",
+                of("etag \"b\""),
+                Verdict::Again,
+            ),
+            (
+                DIGEST,
+                of("etag \"a\""),
                 Some(6),
                 "bytes */5",
                 None,

@@ -24,9 +24,6 @@ pub enum Algorithm {
     Sha512,
 }
 
-/// Longest digest, in bytes.
-const MAX_LEN: usize = 64;
-
 impl Algorithm {
     /// All there are.
     pub const ALL: [Self; 6] = [
@@ -92,11 +89,10 @@ pub enum DigestError {
 }
 
 /// A digest of any of the kinds. Its text is lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
-    /// Zero behind its own length.
-    bytes: [u8; MAX_LEN],
+    bytes: Box<[u8]>,
 }
 
 impl Digest {
@@ -106,13 +102,16 @@ impl Digest {
         if digits.len() != 2 * algorithm.len() {
             return Err(wrong());
         }
-        let mut bytes = [0; MAX_LEN];
-        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let byte = |pair: &[u8]| {
             let digit = |digit: u8| char::from(digit).to_digit(16).ok_or_else(wrong);
             let value = digit(pair[0])? << 4 | digit(pair[1])?;
-            *byte = u8::try_from(value).expect("two digits are a byte");
-        }
-        Ok(Self { algorithm, bytes })
+            Ok(u8::try_from(value).expect("two digits are a byte"))
+        };
+        let bytes = digits.as_bytes().chunks_exact(2).map(byte);
+        Ok(Self {
+            algorithm,
+            bytes: bytes.collect::<Result<_, _>>()?,
+        })
     }
 
     /// How it was computed.
@@ -122,18 +121,15 @@ impl Digest {
 
     /// The same as the type that the indexes use, if it is a SHA-256.
     pub fn sha256(&self) -> Option<Sha256> {
-        let bytes: [u8; 32] = self.as_bytes().try_into().ok()?;
+        let bytes: [u8; 32] = (*self.bytes).try_into().ok()?;
         (self.algorithm == Algorithm::Sha256).then(|| bytes.into())
     }
 
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.algorithm.len()]
-    }
-
     fn of(algorithm: Algorithm, computed: &[u8]) -> Self {
-        let mut bytes = [0; MAX_LEN];
-        bytes[..computed.len()].copy_from_slice(computed);
-        Self { algorithm, bytes }
+        Self {
+            algorithm,
+            bytes: computed.into(),
+        }
     }
 }
 
@@ -145,7 +141,7 @@ impl From<Sha256> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = self.as_bytes().iter();
+        let mut bytes = self.bytes.iter();
         bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

@@ -1,6 +1,7 @@
 //! The sink of a download, on blocking threads: while one batch is written and hashed, the next
 //! comes in.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
@@ -8,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::batch::Batch;
 use crate::error::FetchError;
+use crate::request::Request;
 use crate::sink::Sink;
 
 #[derive(Debug)]
@@ -18,12 +20,19 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new(sink: Sink) -> Self {
-        Self {
+    /// Opens the sink of a request, whose file may come from one of `sources`.
+    ///
+    /// Dropped meanwhile, it lets go of the part soon, so that it can be opened again.
+    pub(crate) async fn open(request: &Request, sources: &[String]) -> Result<Self, FetchError> {
+        let (request, sources) = (request.clone(), sources.to_vec());
+        let stop = StopOnDrop(Arc::default());
+        let stopped = Arc::clone(&stop.0);
+        let sink = blocking(move || Sink::open(&request, &sources, &stopped)).await?;
+        Ok(Self {
             sink: Arc::new(Mutex::new(sink)),
             writing: None,
             written: 0,
-        }
+        })
     }
 
     /// Has the sink do something when all before it is done.
@@ -98,6 +107,15 @@ impl Disk {
     /// The file's length when it was last looked at after a write.
     pub(crate) fn written(&self) -> u64 {
         self.written
+    }
+}
+
+/// Tells a thread that nobody waits for it any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -86,6 +86,8 @@ impl Fetcher {
 
     /// Receives one file, resuming what an earlier attempt left, and leaves it under its temporary
     /// name. What is at its place is not looked at.
+    ///
+    /// The last event of a file that was received is its progress, whole.
     pub async fn receive(
         &self,
         request: &Request,
@@ -105,15 +107,15 @@ impl Fetcher {
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
         let texts: Vec<_> = sources.iter().map(Url::to_string).collect();
 
-        let wanted = (request.clone(), texts.clone());
-        let sink = blocking(move || Sink::open(&wanted.0, &wanted.1)).await?;
-        let begun = texts.iter().position(|text| *text == sink.source());
+        let mut disk = Disk::open(request, &texts).await?;
+        let source = disk.run(|sink| Ok(sink.position().known.url)).await?;
+        let begun = texts.iter().position(|text| *text == source);
         let mut job = Job {
             fetcher: self,
             request,
             headers,
             limits: Limits::new(&request.how.limits),
-            disk: Disk::new(sink),
+            disk,
             on_event,
             alone: request.how.connections <= 1 || request.how.decompress,
             transferred: 0,
@@ -127,6 +129,10 @@ impl Fetcher {
             let others: Vec<_> = sources.iter().filter(|other| *other != source).collect();
             let error = match job.exhaust(source, &others).await {
                 Ok((size, digest)) => {
+                    (job.on_event)(Event::Progress(Progress {
+                        received: size,
+                        total: Some(size),
+                    }));
                     let known = job.disk.run(|sink| Ok(sink.position().known)).await?;
                     return Ok(Received {
                         size,

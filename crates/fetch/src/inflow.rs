@@ -59,13 +59,11 @@ impl Inflow<'_> {
                 },
                 total: self.total,
             }));
-            let late = self.write_by.is_some_and(|by| by <= Instant::now());
-            if late || self.batch.len() >= BATCH {
+            let now = Instant::now();
+            let by = *self.write_by.get_or_insert(now + WRITE_WITHIN);
+            if by <= now || self.batch.len() >= BATCH {
                 busy += self.write().await?;
             }
-        }
-        if !self.batch.is_empty() && self.write_by.is_none() {
-            self.write_by = Some(Instant::now() + WRITE_WITHIN);
         }
         Ok(busy)
     }

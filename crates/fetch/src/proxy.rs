@@ -10,14 +10,14 @@ pub(crate) enum Proxies {
     /// One for everything.
     Everything,
     /// Those of the environment, by the same rules as the client's.
-    Environment(Matcher),
+    Environment(Box<Matcher>),
 }
 
 impl Proxies {
     pub(crate) fn new(settings: &Settings) -> Self {
         match settings.proxy {
             Some(_) => Self::Everything,
-            None => Self::Environment(Matcher::from_env()),
+            None => Self::Environment(Box::new(Matcher::from_env())),
         }
     }
 

@@ -51,7 +51,7 @@ impl Received {
         Ok(Fetched {
             path: destination.to_owned(),
             size: self.size,
-            digest: self.digest,
+            digest: self.digest.clone(),
             transferred: self.transferred,
         })
     }

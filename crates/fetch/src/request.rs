@@ -28,14 +28,14 @@ pub struct Request {
 impl Request {
     /// What is computed from what is written.
     pub(crate) fn algorithm(&self) -> Option<Algorithm> {
-        let known = self.digest.map(|digest| digest.algorithm());
+        let known = self.digest.as_ref().map(Digest::algorithm);
         known.or(self.how.compute)
     }
 
     /// Whether both want the same file at the same place.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (&self.url, &self.destination, self.size, self.digest)
-            == (&other.url, &other.destination, other.size, other.digest)
+        (&self.url, &self.destination, self.size, &self.digest)
+            == (&other.url, &other.destination, other.size, &other.digest)
     }
 }
 

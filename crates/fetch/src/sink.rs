@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
@@ -78,8 +79,12 @@ pub(crate) enum Finished {
 
 impl Sink {
     /// Opens the part of a request's file, or goes on with the one that is there, if it came from
-    /// one of `sources`.
-    pub(crate) fn open(request: &Request, sources: &[String]) -> Result<Self, FetchError> {
+    /// one of `sources`. What is there may be long: `stop` ends reading it, with an error.
+    pub(crate) fn open(
+        request: &Request,
+        sources: &[String],
+        stop: &AtomicBool,
+    ) -> Result<Self, FetchError> {
         let part = part_of(&request.destination, request.how.suffix);
         let file = open_locked(&part)?;
         let mut sink = Self {
@@ -87,7 +92,7 @@ impl Sink {
             side: Side::of(&part),
             part,
             size: request.size,
-            want: request.digest,
+            want: request.digest.clone(),
             algorithm: request.algorithm(),
             file,
             hasher: request.algorithm().map(Hasher::new),
@@ -120,7 +125,7 @@ impl Sink {
             sink.restart()?;
         } else {
             sink.known = known.unwrap_or_default();
-            sink.go_on(on_disk, good)?;
+            sink.go_on(on_disk, good, stop)?;
         }
         Ok(sink)
     }
@@ -132,11 +137,6 @@ impl Sink {
             known: self.known.clone(),
             complete: whole == Some(self.len),
         }
-    }
-
-    /// The address that the bytes came from; empty if there are none, or it is not known.
-    pub(crate) fn source(&self) -> &str {
-        &self.known.url
     }
 
     /// Bytes received so far, over all attempts.
@@ -267,9 +267,10 @@ impl Sink {
     /// Checks the digest of a file that was received whole.
     pub(crate) fn check(&mut self) -> Result<Finished, FetchError> {
         let digest = self.hasher.clone().map(Hasher::finish);
-        if let (Some(want), Some(got)) = (self.want, digest)
+        if let (Some(want), Some(got)) = (&self.want, &digest)
             && want != got
         {
+            let (want, got) = (want.clone(), got.clone());
             let destination = self.destination.clone();
             let error = FetchError::Checksum {
                 destination,
@@ -313,12 +314,12 @@ impl Sink {
     }
 
     /// Takes the first `good` bytes that are there.
-    fn go_on(&mut self, on_disk: u64, good: u64) -> Result<(), FetchError> {
+    fn go_on(&mut self, on_disk: u64, good: u64, stop: &AtomicBool) -> Result<(), FetchError> {
         if good < on_disk {
             self.file.set_len(good).map_err(|e| self.disk(e))?;
         }
         if self.hasher.is_some() {
-            self.rehash()?;
+            self.rehash(stop)?;
         } else {
             let end = self.file.seek(SeekFrom::End(0));
             self.len = end.map_err(|e| self.disk(e))?;
@@ -328,9 +329,9 @@ impl Sink {
     }
 
     /// Takes the bytes that are there into the digest.
-    fn rehash(&mut self) -> Result<(), FetchError> {
+    fn rehash(&mut self, stop: &AtomicBool) -> Result<(), FetchError> {
         let mut buffer = vec![0; BUFFER];
-        loop {
+        while !stop.load(Ordering::Relaxed) {
             match self.file.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(len) => {
@@ -343,6 +344,7 @@ impl Sink {
                 Err(error) => return Err(self.disk(error)),
             }
         }
+        Err(self.disk(io::ErrorKind::Interrupted.into()))
     }
 
     fn reserve(&self, total: Option<u64>) -> Result<(), FetchError> {
@@ -399,7 +401,7 @@ pub(crate) fn identity(metadata: &fs::Metadata) -> (u64, u64) {
 
 /// The digest of a whole file that is at its place already, if it is the wanted one.
 pub(crate) fn existing(request: &Request) -> Option<(u64, Digest)> {
-    let want = request.digest?;
+    let want = request.digest.clone()?;
     let mut file = File::open(&request.destination).ok()?;
     let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
     if !request.size.allows(metadata.len()) {

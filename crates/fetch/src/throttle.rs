@@ -244,8 +244,9 @@ mod tests {
     #[test]
     fn a_bucket_fills_with_time_and_grants_a_turn_at_most() {
         use Taken::{After, Now};
-        // Rate, then (time, wanted, answer).
-        let cases: &[(u64, &[(u64, u64, Taken)])] = &[
+        /// Time in milliseconds, bytes wanted, and the answer.
+        type Step = (u64, u64, Taken);
+        let cases: &[(u64, &[Step])] = &[
             (0, &[(0, 1 << 40, Now(1 << 40))]),
             (
                 1000,

@@ -60,19 +60,27 @@ impl Transfer<'_> {
         }
         match self.disk.run(Sink::check).await? {
             Finished::Good { size, digest } => Ok((size, digest)),
-            Finished::Wrong { error, joined } => Err(Failed {
-                error,
-                failure: if joined {
+            Finished::Wrong { error, joined } => {
+                // Of several sources one may have been wrong.
+                *self.alone |= self.spreading;
+                let failure = if joined {
                     Failure::Garbled
                 } else {
                     Failure::Refused
-                },
-            }),
+                };
+                Err(Failed { error, failure })
+            }
         }
     }
 
+    /// What is here, as far as this source can be asked to go on with it.
     async fn position(&mut self) -> Result<Position, Failed> {
-        Ok(self.disk.run(|sink| Ok(sink.position())).await?)
+        let mut position = self.disk.run(|sink| Ok(sink.position())).await?;
+        if position.known.url != self.url.as_str() {
+            // A validator is one server's word.
+            position.known.validator = None;
+        }
+        Ok(position)
     }
 
     /// Asks for what is missing and writes it.
@@ -92,7 +100,9 @@ impl Transfer<'_> {
                     return self.spread(response, &head, span, total, asked).await;
                 }
                 *self.alone = true;
-                if head.status == StatusCode::PARTIAL_CONTENT {
+                let without_range =
+                    head.status == StatusCode::RANGE_NOT_SATISFIABLE && span.first == 0;
+                if head.status == StatusCode::PARTIAL_CONTENT || without_range {
                     continue;
                 }
             }
@@ -104,7 +114,9 @@ impl Transfer<'_> {
                     let known = head.known(self.url.as_str(), total);
                     let begin = move |sink: &mut Sink| {
                         sink.begin(known)?;
-                        coding.into_iter().for_each(|coding| sink.inflate(coding));
+                        if let Some(coding) = coding {
+                            sink.inflate(coding);
+                        }
                         Ok(())
                     };
                     self.disk.run(begin).await?;
@@ -250,11 +262,13 @@ impl Transfer<'_> {
         self.spreading = true;
         self.check_size(Some(total))?;
         let known = head.known(self.url.as_str(), Some(total));
-        let begun = known.clone();
+        let first = known.clone();
         let here = span.first;
-        let begin = move |sink: &mut Sink| match here {
-            0 => sink.begin(begun),
-            _ => sink.join(Some(total)),
+        let begin = move |sink: &mut Sink| {
+            if here == 0 {
+                sink.begin(first)?;
+            }
+            sink.join(Some(total))
         };
         self.disk.run(begin).await?;
         let mut sources = vec![self.url];

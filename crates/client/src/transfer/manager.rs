@@ -275,7 +275,7 @@ fn record(request: &Request) -> Record {
     Record {
         url: request.url.clone(),
         destination: request.destination.clone(),
-        sha256: request.digest.and_then(|digest| digest.sha256()),
+        sha256: request.digest.as_ref().and_then(Digest::sha256),
     }
 }
 
@@ -314,7 +314,7 @@ fn is_whole(request: &Request) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let Some(want) = request.digest else {
+    let Some(want) = &request.digest else {
         return Ok(false);
     };
     if file.metadata()?.len() != size(request) {
@@ -322,7 +322,7 @@ fn is_whole(request: &Request) -> io::Result<bool> {
     }
     let mut hasher = Hasher::default();
     io::copy(&mut file, &mut hasher)?;
-    Ok(Digest::from(hasher.finish()) == want)
+    Ok(Digest::from(hasher.finish()) == *want)
 }
 
 /// Looks at a file that the manager says is complete: its place and its size.

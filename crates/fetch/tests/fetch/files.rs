@@ -1,103 +1,19 @@
-//! Downloads over real sockets, from servers that are right, wrong, slow, full of themselves or
+//! Files on their way to their place, from servers that are right, wrong, slow, full of themselves or
 //! gone.
 
-#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
-
 use std::fs::{self, File};
-use std::future::Future;
 use std::io::{self, Read};
 use std::net::TcpListener;
 use std::sync::mpsc;
-use std::time::Duration;
 
-use camino::{Utf8Path, Utf8PathBuf};
 use proptest::prelude::*;
-use sha2::Digest as _;
 use system_image_fetch::{
-    Digest, FetchError, Fetched, Fetcher, How, Patience, Progress, Request, Settings, Size, Trouble,
+    FetchError, Fetched, Fetcher, Progress, Request, Settings, Size, Trouble,
 };
-use system_image_formats::checksum::Sha256;
 use system_image_testkit::SmallDisk;
 use system_image_testkit::http::{Answer, Asked, Server};
-use tempfile::TempDir;
 
-/// Longer than any answer on loopback takes, however busy the machine is.
-const STALL: Duration = Duration::from_secs(30);
-
-/// Short enough to wait for, where nothing is going to come.
-const SHORT: Duration = Duration::from_millis(50);
-
-fn fetcher() -> Fetcher {
-    let mut settings = Settings::new("Tester/1");
-    settings.stall_timeout = STALL;
-    settings.patience = Patience {
-        attempts: 3,
-        first_wait: Duration::from_millis(1),
-        max_wait: Duration::from_millis(5),
-    };
-    Fetcher::new(settings).unwrap()
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.unwrap().block_on(future)
-}
-
-/// Bytes without a pattern that a wrong offset could hit.
-fn content(len: usize, version: u32) -> Vec<u8> {
-    let mut state = 0x9e37_79b9 ^ version;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()[0]
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-fn digest(bytes: &[u8]) -> Digest {
-    let digest: [u8; 32] = sha2::Sha256::digest(bytes).into();
-    Sha256::from(digest).into()
-}
-
-/// A directory for downloads.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> Utf8PathBuf {
-        Utf8Path::from_path(self.0.path()).unwrap().join(name)
-    }
-
-    /// A request for a file whose content is known before.
-    fn request(&self, server: &Server, body: &[u8]) -> Request {
-        Request {
-            url: server.url("/file"),
-            destination: self.path("file"),
-            size: Size::Exactly(body.len() as u64),
-            digest: Some(digest(body)),
-            how: How::default(),
-        }
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-fn fetch(request: &Request) -> Result<Fetched, FetchError> {
-    run(fetcher().fetch(request, &mut |_| {}))
-}
+use crate::support::*;
 
 /// Fetches with a server that answers the n-th request with the n-th answer, the last one for ever.
 fn fetch_from(
@@ -184,21 +100,21 @@ fn abandon(request: &Request, after: u64) {
 
 #[test]
 fn a_download_that_was_killed_is_resumed_by_another_process() {
-    let (place, body) = (Place::new(), content(1_000_000, 1));
+    let (place, body) = (Place::new(), content(3_000_000, 1));
     let copy = body.clone();
     let server = Server::start(move |asked| match asked.number {
-        0 => Answer::file(asked, &copy, "\"1\"").hang(700_000),
+        0 => Answer::file(asked, &copy, "\"1\"").hang(2_000_000),
         _ => Answer::file(asked, &copy, "\"1\""),
     });
     let request = place.request(&server, &body);
-    abandon(&request, 700_000);
+    abandon(&request, 2_000_000);
     assert_eq!(place.names(), ["file.part", "file.part.info"]);
 
     let fetched = fetch(&request).unwrap();
     assert_eq!(fs::read(fetched.path).unwrap(), body);
     let resumed = server.asked()[1].range().unwrap();
-    assert!((262_144..=700_000).contains(&resumed), "{resumed}");
-    assert_eq!(fetched.transferred, 1_000_000 - resumed as u64);
+    assert!((262_144..=2_000_000).contains(&resumed), "{resumed}");
+    assert_eq!(fetched.transferred, 3_000_000 - resumed as u64);
     assert_eq!(place.names(), ["file"]);
 }
 
@@ -291,9 +207,10 @@ fn a_part_without_any_side_file_is_used_where_a_digest_decides_in_the_end() {
     let server = Server::start(move |asked| Answer::file(asked, &copy, "\"1\""));
     let mut request = place.request(&server, &body);
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let known = request.digest.clone();
     for (digest, info, resumed) in [
-        (request.digest, "", Some(60_000)),
-        (request.digest, "garbage\u{0}\n", Some(60_000)),
+        (known.clone(), "", Some(60_000)),
+        (known, "garbage\u{0}\n", Some(60_000)),
         (None, "", None),
         (None, "garbage\u{0}\n", None),
         (None, &format!("{}\nmodified Mon\n", request.url), None),
@@ -311,7 +228,7 @@ fn a_part_without_any_side_file_is_used_where_a_digest_decides_in_the_end() {
         ),
         (None, &format!("{}\netag \"1\"\n", request.url), None),
     ] {
-        request.digest = digest;
+        request.digest.clone_from(&digest);
         fs::write(place.path("file.part"), &body[..60_000]).unwrap();
         fs::write(place.path("file.part.info"), info).unwrap();
         assert_eq!(fs::read(fetch(&request).unwrap().path).unwrap(), body);
@@ -441,13 +358,6 @@ fn errors_read_as_the_originals() {
         server.url("/file")
     );
     assert_eq!(result.unwrap_err().to_string(), want);
-}
-
-fn trouble(result: Result<Fetched, FetchError>) -> Trouble {
-    match result {
-        Err(FetchError::Transfer { trouble, .. }) => trouble,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]
