@@ -20,11 +20,6 @@ fn call(daemon: &Daemon<'_>, method: &str) -> Result<String, String> {
     }
 }
 
-fn property(daemon: &Daemon<'_>, name: &str) -> String {
-    let output = daemon.try_call("org.freedesktop.DBus.Properties.Get", &[OURS, name]);
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 #[test]
 fn properties_tell_what_is_going_on_and_when_it_changes() {
     let keys = Keys::generate();
@@ -34,15 +29,15 @@ fn properties_tell_what_is_going_on_and_when_it_changes() {
     let bus = Bus::start();
     let daemon = Daemon::start(&bus, &device);
     daemon.call("SetSetting", &["auto_download", "0"]);
-    assert_eq!(property(&daemon, "State"), "(<'idle'>,)");
-    assert_eq!(property(&daemon, "CurrentVersion"), "(<uint32 5>,)");
-    assert_eq!(property(&daemon, "TargetVersion"), "(<uint32 5>,)");
+    assert_eq!(daemon.property("State"), "(<'idle'>,)");
+    assert_eq!(daemon.property("CurrentVersion"), "(<uint32 5>,)");
+    assert_eq!(daemon.property("TargetVersion"), "(<uint32 5>,)");
     call(&daemon, "Check").unwrap();
     daemon.signals_until("UpdateAvailableStatus");
     let changed = daemon.line_with("PropertiesChanged");
     assert!(changed.contains("'TargetVersion': <uint32 7>"), "{changed}");
     assert!(changed.contains("'State': <'idle'>"), "{changed}");
-    assert_eq!(property(&daemon, "TargetVersion"), "(<uint32 7>,)");
+    assert_eq!(daemon.property("TargetVersion"), "(<uint32 7>,)");
     call(&daemon, "Download").unwrap();
     let progress = daemon.line_with("SystemImage1.Progress");
     assert!(
@@ -50,8 +45,8 @@ fn properties_tell_what_is_going_on_and_when_it_changes() {
         "sizes have 64 bits: {progress}"
     );
     daemon.signals_until("UpdateDownloaded");
-    assert!(property(&daemon, "Total").starts_with("(<uint64 "));
-    assert_eq!(property(&daemon, "Received"), property(&daemon, "Total"));
+    assert!(daemon.property("Total").starts_with("(<uint64 "));
+    assert_eq!(daemon.property("Received"), daemon.property("Total"));
     assert_eq!(call(&daemon, "Pause").unwrap(), "(false,)");
     assert_eq!(call(&daemon, "Cancel").unwrap(), "(false,)");
     let status = call(&daemon, "Status").unwrap();

@@ -716,12 +716,14 @@ impl Core {
                     None
                 }
                 Err(error) => {
+                    // Callers of the original get its words, which leave out what is not known to
+                    // it; ours get the causes.
+                    inner.last_error = format!("{error:#}");
                     if !error.is::<Canceled>() {
-                        self.log.error(&format!("{error:#}"));
+                        self.log.error(&inner.last_error);
                     }
                     inner.failures = inner.failures.saturating_add(1);
-                    inner.last_error = legacy::reason(&error);
-                    Some((inner.failures, inner.last_error.clone()))
+                    Some((inner.failures, legacy::reason(&error)))
                 }
             }
         };
