@@ -460,13 +460,13 @@ impl Run {
     async fn update(&self, control: Control) -> anyhow::Result<ExitCode> {
         self.settle();
         let mut client = self.client.clone();
-        if let Some(channel) = &self.options.switch {
-            client.choose(
-                Some(channel),
-                Some(client.device.config.service.build_number),
-            )?;
-        }
         let checked = unless_canceled(control.clone(), client.check_and_note(&self.wish)).await?;
+        // A channel that the device cannot follow would keep it from every update.
+        if self.options.switch.is_some() && !matches!(checked.outcome, Outcome::NotOffered(_)) {
+            let service = &client.device.config.service;
+            let (channel, build) = (service.channel.clone(), service.build_number);
+            client.choose(Some(&channel), Some(build))?;
+        }
         if checked.update().is_none() {
             warn(&checked);
             if self.options.json {
