@@ -57,6 +57,44 @@ fn properties_tell_what_is_going_on_and_when_it_changes() {
 }
 
 #[test]
+fn properties_are_told_when_they_change_and_not_with_each_byte() {
+    let keys = Keys::generate();
+    let tree = Published::new(&keys).full(7);
+    let web = tree.serve();
+    let device = Device::new(&keys).at_version(5).served_by(&web);
+    let bus = Bus::start();
+    let daemon = Daemon::start(&bus, &device);
+    daemon.call("SetSetting", &["auto_download", "0"]);
+    call(&daemon, "Check").unwrap();
+    let checking = daemon.line_with("PropertiesChanged");
+    assert!(checking.contains("'State': <'checking'>"), "{checking}");
+    let found = daemon.line_with("PropertiesChanged");
+    assert!(found.contains("'TargetVersion': <uint32 7>"), "{found}");
+    assert!(!found.contains("CurrentVersion"), "it is the same: {found}");
+
+    call(&daemon, "Download").unwrap();
+    let (mut progress, mut received) = (0, 0);
+    loop {
+        let line = daemon.line_with("/Service: ");
+        progress += u32::from(line.contains("SystemImage1.Progress"));
+        received += u32::from(line.contains("'Received': "));
+        if line.contains("'State': <'idle'>") {
+            break;
+        }
+    }
+    assert!(
+        received > 0 && received <= progress + 1,
+        "{received} of {progress}"
+    );
+    daemon.call("SetBuild", &["3"]);
+    let changed = daemon.line_with("PropertiesChanged");
+    assert!(
+        changed.contains("'CurrentVersion': <uint32 3>"),
+        "{changed}"
+    );
+}
+
+#[test]
 fn a_decision_is_explained_and_planned() {
     let keys = Keys::generate();
     let tree = Published::new(&keys).full(6).full(7).delta(5, 7);
