@@ -2,8 +2,10 @@
 //! face of the client is asked says what is wrong and leaves what was prepared before; the next
 //! update converges.
 
+use std::process::Command;
 use std::{fs, thread};
 
+use camino::Utf8Path;
 use system_image_formats::keyring::KeyringType;
 use system_image_formats::time::GeneratedAt;
 use system_image_testkit::{CHANNEL, Device, Fault, Keys, MADE, Published};
@@ -129,16 +131,32 @@ pub(crate) fn earlier(keys: &Keys) -> Published<'_> {
         })
 }
 
-/// A device that has version 1 installed and prepared, and knows nothing else.
+/// A device that has version 1 installed and prepared, and knows nothing else. What is the same each
+/// time is made once.
 fn begin(device: &Device) {
-    for directory in ["cache", "data", "keyrings"] {
-        let _ = fs::remove_dir_all(device.path(directory));
+    let begun = device.path("begun");
+    let _ = fs::remove_dir_all(device.path("keyrings"));
+    if begun.exists() {
+        for directory in ["cache", "data"] {
+            fs::remove_dir_all(device.path(directory)).unwrap();
+            copy(&begun.join(directory), &device.path(directory));
+        }
+    } else {
+        device.installed(CHANNEL, 0, "");
+        succeed(device, &["-p", "0", "-m", "1"]);
+        fs::remove_dir_all(device.path("keyrings")).unwrap();
+        fs::create_dir(&begun).unwrap();
+        for directory in ["cache", "data"] {
+            copy(&device.path(directory), &begun.join(directory));
+        }
     }
-    device.installed(CHANNEL, 0, "");
-    succeed(device, &["-p", "0", "-m", "1"]);
-    fs::remove_dir_all(device.path("keyrings")).unwrap();
     give_up_soon(device);
     device.installed(CHANNEL, 1, "");
+}
+
+fn copy(from: &Utf8Path, to: &Utf8Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success(), "{from}");
 }
 
 fn give_up_later(device: &Device) {
