@@ -308,8 +308,8 @@ impl Run {
     fn failure(&self, what: &str, error: anyhow::Error) -> ExitCode {
         self.client.log.error(&format!("{error:#}"));
         if self.meters.is_json() {
-            let line = json!({"type": "error", "msg": format!("{error:#}")});
-            show(&format!("{line}\n"));
+            let text = Value::from(format!("{error:#}"));
+            show(&format!("{{\"type\": \"error\", \"msg\": {text}}}\n"));
         }
         let summary = format!("Exception occurred during {what}; see log file for details");
         let error = error.context(summary);
