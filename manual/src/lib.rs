@@ -1,6 +1,9 @@
-//! Man pages and completions, made of the same definitions as the command lines themselves.
+//! Man pages and completions, made of the same definitions as the command lines and the
+//! configuration themselves.
 //!
 //! A program of its own, so that what runs on a device carries none of it.
+
+pub mod configuration;
 
 use std::fs;
 use std::io;
@@ -75,5 +78,9 @@ pub fn write(directory: &Path) -> io::Result<()> {
             generate_to(shell, &mut program.clone(), name, place)?;
         }
     }
-    Ok(())
+    let section = configuration::SECTION;
+    let man = directory.join(format!("man/man{section}"));
+    fs::create_dir_all(&man)?;
+    let mut page = fs::File::create(man.join(format!("{}.{section}", configuration::NAME)))?;
+    configuration::page().to_writer(&mut page)
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use system_image_client::settings;
+use system_image_formats::config::keys::SECTIONS;
 use system_image_manual::{pages, programs, section, write};
 
 fn names(directory: &Path) -> BTreeSet<String> {
@@ -38,6 +40,7 @@ fn each_command_has_a_page_that_says_what_it_does() {
         let pages = pages(&program).into_iter();
         wanted.extend(pages.map(|name| format!("man{section}/{name}.{section}")));
     }
+    wanted.insert("man5/system-image.ini.5".to_owned());
     assert_eq!(written(place.path()), wanted);
     for page in [
         "man1/system-image-cli.1",
@@ -53,6 +56,42 @@ fn each_command_has_a_page_that_says_what_it_does() {
             text.contains(".SH DESCRIPTION") && text.contains(".SH SYNOPSIS"),
             "{name}"
         );
+    }
+}
+
+/// The pages that say which keys there are: the manual's and the documentation's.
+fn pages_of_keys() -> [(&'static str, String); 2] {
+    let place = tempfile::tempdir().unwrap();
+    write(place.path()).unwrap();
+    let page = fs::read_to_string(place.path().join("man/man5/system-image.ini.5")).unwrap();
+    // What the formatter takes for a blank, a hyphen and a change of font.
+    let page = ["\\ ", "\\fB", "\\fI", "\\fR"]
+        .iter()
+        .fold(page, |page, mark| {
+            page.replace(mark, if *mark == "\\ " { " " } else { "" })
+        });
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/client.md");
+    let docs = fs::read_to_string(docs).unwrap().replace('`', "");
+    [
+        ("the manual", page.replace("\\-", "-")),
+        ("docs/client.md", docs),
+    ]
+}
+
+#[test]
+fn each_key_of_the_configuration_is_explained_with_its_default() {
+    for (what, text) in pages_of_keys() {
+        for section in SECTIONS {
+            for key in section.keys {
+                let line = |line: &&str| line.contains(key.name);
+                assert!(text.lines().any(|text| line(&text)), "{what}: {}", key.name);
+                let default = key.default.unwrap_or_default();
+                assert!(text.contains(default), "{what}: {} {default}", key.name);
+            }
+        }
+        for setting in settings::KNOWN {
+            assert!(text.contains(setting.key), "{what}: {}", setting.key);
+        }
     }
 }
 

@@ -308,8 +308,8 @@ impl Run {
     fn failure(&self, what: &str, error: anyhow::Error) -> ExitCode {
         self.client.log.error(&format!("{error:#}"));
         if self.meters.is_json() {
-            let line = json!({"type": "error", "msg": format!("{error:#}")});
-            show(&format!("{line}\n"));
+            let text = Value::from(format!("{error:#}"));
+            show(&format!("{{\"type\": \"error\", \"msg\": {text}}}\n"));
         }
         let summary = format!("Exception occurred during {what}; see log file for details");
         let error = error.context(summary);
@@ -460,13 +460,13 @@ impl Run {
     async fn update(&self, control: Control) -> anyhow::Result<ExitCode> {
         self.settle();
         let mut client = self.client.clone();
-        if let Some(channel) = &self.options.switch {
-            client.choose(
-                Some(channel),
-                Some(client.device.config.service.build_number),
-            )?;
-        }
         let checked = unless_canceled(control.clone(), client.check_and_note(&self.wish)).await?;
+        // A channel that the device cannot follow would keep it from every update.
+        if self.options.switch.is_some() && !matches!(checked.outcome, Outcome::NotOffered(_)) {
+            let service = &client.device.config.service;
+            let (channel, build) = (service.channel.clone(), service.build_number);
+            client.choose(Some(&channel), Some(build))?;
+        }
         if checked.update().is_none() {
             warn(&checked);
             if self.options.json {

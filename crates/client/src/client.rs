@@ -97,20 +97,8 @@ impl Client {
         build: Option<ImageVersion>,
     ) -> anyhow::Result<()> {
         let before = self.state.choice(&self.installed);
-        let choice = Choice {
-            installed: self.installed.clone(),
-            channel: (channel.cloned())
-                .or_else(|| before.as_ref().and_then(|choice| choice.channel.clone())),
-            build: build.or_else(|| before.as_ref().and_then(|choice| choice.build)),
-        };
-        self.state.choose(&choice)?;
-        let service = &mut self.device.config.service;
-        if let Some(channel) = channel
-            && service.channel != *channel
-        {
-            service.channel = channel.clone();
-            let record = Record::new(device::clock(), Happened::Switched, channel, None);
-            self.state.record(&record)?;
+        let (followed, from) = before.map_or((None, None), |choice| (choice.channel, choice.build));
+        if let Some(channel) = channel {
             // What was prepared from another channel must not be applied in its place.
             if let Some(prepared) = self.state.prepared()
                 && prepared.channel != *channel
@@ -120,7 +108,17 @@ impl Client {
                 handover::take_back(&self.device.config.cache_partition)?;
                 self.state.forget_prepared()?;
             }
+            if channel != followed.as_ref().unwrap_or(&self.installed.channel) {
+                let record = Record::new(device::clock(), Happened::Switched, channel, None);
+                self.state.record(&record)?;
+            }
+            self.device.config.service.channel = channel.clone();
         }
+        self.state.choose(&Choice {
+            installed: self.installed.clone(),
+            channel: channel.cloned().or(followed),
+            build: build.or(from),
+        })?;
         if let Some(build) = build {
             self.start_from(build);
         }

@@ -107,9 +107,9 @@ impl Meters {
                     .log
                     .debug(&format!("received: {received} of {total} bytes")),
                 Meter::Json => {
-                    let line = serde_json::json!({
-                        "type": "progress", "now": received, "total": total,
-                    });
+                    // To the byte as the original writes it: readers may look for the text.
+                    let line =
+                        format!(r#"{{"type": "progress", "now": {received}, "total": {total}}}"#);
                     let mut out = stdout();
                     // A reader that has gone away does not stop an update.
                     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -6,7 +6,7 @@
 //! anew, and fails if it still does not fit.
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io;
 
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -106,13 +106,11 @@ pub struct DeviceIndex {
 impl DeviceIndex {
     /// The images of a route over the index, whole.
     pub fn images(&self, route: &Route<'_>) -> anyhow::Result<Vec<Image>> {
-        let mut document = self.document.as_ref();
-        let images = (document.rewind().map_err(JsonError::Read))
-            .and_then(|()| Index::read_images(document, &route.places()))
-            .map_err(|source| Unusable {
-                path: self.path.clone(),
-                source,
-            })?;
+        let images = Index::read_images(self.document.as_ref(), &route.places());
+        let images = images.map_err(|source| Unusable {
+            path: self.path.clone(),
+            source,
+        })?;
         Ok(images)
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use crate::automatic::HOLD;
 use crate::files;
 
 /// How long to wait for another program that writes.
@@ -43,6 +44,48 @@ pub const MIN_BATTERY: &str = "min_battery";
 /// The key of the time of the last check.
 pub const LAST_CHECK: &str = "last_check_date";
 
+/// A setting that means something to us or to the original's programs.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Its key.
+    pub key: &'static str,
+    /// The value where it is not set; empty where there is none then.
+    pub default: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+}
+
+/// The settings that mean something; any other may be stored beside them.
+pub const KNOWN: [Known; 5] = [
+    Known {
+        key: AutoDownload::KEY,
+        default: "1",
+        about: "What is downloaded unasked: 0: nothing; 1: updates, on networks that cost nothing; \
+                2: updates, on any network. With another value than 1 a download that was asked for \
+                may use mobile data.",
+    },
+    Known {
+        key: MIN_BATTERY,
+        default: "",
+        about: "Percentage, 0 to 100, below which nothing is applied while the battery discharges.",
+    },
+    Known {
+        key: HOLD,
+        default: "",
+        about: "forever, or the date, YYYY-MM-DD, from which on something is done unasked again.",
+    },
+    Known {
+        key: "failures_before_warning",
+        default: "",
+        about: "Kept for the settings application.",
+    },
+    Known {
+        key: LAST_CHECK,
+        default: "",
+        about: "When the service last told the result of a check, in local time; written by it.",
+    },
+];
+
 /// The settings at the configured place.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -71,9 +114,9 @@ impl Settings {
                 .with_context(|| self.unreadable())?
                 .flatten(),
         };
-        Ok(found.unwrap_or_else(|| match key {
-            AutoDownload::KEY => "1".to_owned(),
-            _ => String::new(),
+        Ok(found.unwrap_or_else(|| {
+            let known = KNOWN.iter().find(|known| known.key == key);
+            known.map_or("", |known| known.default).to_owned()
         }))
     }
 

@@ -31,7 +31,7 @@ fn a_service_that_is_killed_leaves_nothing_that_is_not_verified_and_the_next_goe
             sleep(Duration::from_millis(50 + kill * 6));
             daemon.kill();
         }
-        // Whatever a command file names is there and good.
+        // Whatever a command file names is there and good, or this panics.
         let _ = prepared(&device);
         let daemon = Daemon::start(&bus, &device);
         daemon.call("CheckForUpdate", &[]);

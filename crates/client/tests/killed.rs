@@ -25,6 +25,10 @@ const CALLS: [&str; 9] = [
     "flock",
 ];
 
+/// So many kills each test makes at least: with the 40 of the service more than 200 over check,
+/// download and preparation.
+const LEAST: u32 = 100;
+
 /// Runs an update and kills it at its n-th call of that name; whether it came so far.
 fn killed_at(device: &Device, call: &str, n: u32) -> bool {
     let plain = client(device);
@@ -45,7 +49,8 @@ fn killed_at(device: &Device, call: &str, n: u32) -> bool {
     }
 }
 
-/// What a device has prepared: nothing, or an update that is whole.
+/// What a device has prepared: nothing, or an update of which every file is there and verified, or
+/// this panics.
 fn first_file(device: &Device) -> Option<String> {
     prepared(device).map(|updates| updates[0].clone())
 }
@@ -87,7 +92,7 @@ fn kill_everywhere(begin: impl Fn() -> Device + Sync, old: Option<&str>, new: &s
             .sum()
     });
     println!("{kills} kills");
-    assert!(kills > 40, "only {kills} calls were killed");
+    assert!(kills >= LEAST, "only {kills} calls were killed");
 }
 
 #[test]

@@ -20,11 +20,6 @@ fn call(daemon: &Daemon<'_>, method: &str) -> Result<String, String> {
     }
 }
 
-fn property(daemon: &Daemon<'_>, name: &str) -> String {
-    let output = daemon.try_call("org.freedesktop.DBus.Properties.Get", &[OURS, name]);
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
 #[test]
 fn properties_tell_what_is_going_on_and_when_it_changes() {
     let keys = Keys::generate();
@@ -34,15 +29,15 @@ fn properties_tell_what_is_going_on_and_when_it_changes() {
     let bus = Bus::start();
     let daemon = Daemon::start(&bus, &device);
     daemon.call("SetSetting", &["auto_download", "0"]);
-    assert_eq!(property(&daemon, "State"), "(<'idle'>,)");
-    assert_eq!(property(&daemon, "CurrentVersion"), "(<uint32 5>,)");
-    assert_eq!(property(&daemon, "TargetVersion"), "(<uint32 5>,)");
+    assert_eq!(daemon.property("State"), "(<'idle'>,)");
+    assert_eq!(daemon.property("CurrentVersion"), "(<uint32 5>,)");
+    assert_eq!(daemon.property("TargetVersion"), "(<uint32 5>,)");
     call(&daemon, "Check").unwrap();
     daemon.signals_until("UpdateAvailableStatus");
     let changed = daemon.line_with("PropertiesChanged");
     assert!(changed.contains("'TargetVersion': <uint32 7>"), "{changed}");
     assert!(changed.contains("'State': <'idle'>"), "{changed}");
-    assert_eq!(property(&daemon, "TargetVersion"), "(<uint32 7>,)");
+    assert_eq!(daemon.property("TargetVersion"), "(<uint32 7>,)");
     call(&daemon, "Download").unwrap();
     let progress = daemon.line_with("SystemImage1.Progress");
     assert!(
@@ -50,14 +45,52 @@ fn properties_tell_what_is_going_on_and_when_it_changes() {
         "sizes have 64 bits: {progress}"
     );
     daemon.signals_until("UpdateDownloaded");
-    assert!(property(&daemon, "Total").starts_with("(<uint64 "));
-    assert_eq!(property(&daemon, "Received"), property(&daemon, "Total"));
+    assert!(daemon.property("Total").starts_with("(<uint64 "));
+    assert_eq!(daemon.property("Received"), daemon.property("Total"));
     assert_eq!(call(&daemon, "Pause").unwrap(), "(false,)");
     assert_eq!(call(&daemon, "Cancel").unwrap(), "(false,)");
     let status = call(&daemon, "Status").unwrap();
     assert!(
         status.contains(r#""schema": 1"#) && status.contains(r#""prepared""#),
         "{status}"
+    );
+}
+
+#[test]
+fn properties_are_told_when_they_change_and_not_with_each_byte() {
+    let keys = Keys::generate();
+    let tree = Published::new(&keys).full(7);
+    let web = tree.serve();
+    let device = Device::new(&keys).at_version(5).served_by(&web);
+    let bus = Bus::start();
+    let daemon = Daemon::start(&bus, &device);
+    daemon.call("SetSetting", &["auto_download", "0"]);
+    call(&daemon, "Check").unwrap();
+    let checking = daemon.line_with("PropertiesChanged");
+    assert!(checking.contains("'State': <'checking'>"), "{checking}");
+    let found = daemon.line_with("PropertiesChanged");
+    assert!(found.contains("'TargetVersion': <uint32 7>"), "{found}");
+    assert!(!found.contains("CurrentVersion"), "it is the same: {found}");
+
+    call(&daemon, "Download").unwrap();
+    let (mut progress, mut received) = (0, 0);
+    loop {
+        let line = daemon.line_with("/Service: ");
+        progress += u32::from(line.contains("SystemImage1.Progress"));
+        received += u32::from(line.contains("'Received': "));
+        if line.contains("'State': <'idle'>") {
+            break;
+        }
+    }
+    assert!(
+        received > 0 && received <= progress + 1,
+        "{received} of {progress}"
+    );
+    daemon.call("SetBuild", &["3"]);
+    let changed = daemon.line_with("PropertiesChanged");
+    assert!(
+        changed.contains("'CurrentVersion': <uint32 3>"),
+        "{changed}"
     );
 }
 

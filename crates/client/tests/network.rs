@@ -5,115 +5,26 @@
 mod support;
 
 use std::net::TcpListener;
-use std::thread;
 
-use support::{give_up_soon, prepared, refuse, succeed};
+use support::faults::{Face, each_document_fails};
+use support::{refuse, succeed};
 use system_image_testkit::{Device, Fault, Keys, Published};
 
-/// Everything that an update of these tests fetches.
-const DOCUMENTS: [&str; 12] = [
-    "/gpg/image-master.tar.xz",
-    "/gpg/image-master.tar.xz.asc",
-    "/gpg/image-signing.tar.xz",
-    "/gpg/image-signing.tar.xz.asc",
-    "/channels.json",
-    "/channels.json.asc",
-    "/stable/lamp/device-signing.tar.xz",
-    "/stable/lamp/device-signing.tar.xz.asc",
-    "/stable/lamp/index.json",
-    "/stable/lamp/index.json.asc",
-    "/pool/version-2.tar.xz",
-    "/pool/version-2.tar.xz.asc",
-];
+struct CommandLine;
 
-/// Lets each document fail while the others are good; each time the client says what is wrong in
-/// one of the given ways, and the update that was prepared before stays.
-fn each_document_fails(fault: Fault, wants: &[&str]) {
-    let keys = Keys::generate();
-    let tree = Published::new(&keys).device_keyring().full(1).delta(1, 2);
-    thread::scope(|scope| {
-        for path in DOCUMENTS {
-            let (keys, tree) = (&keys, &tree);
-            scope.spawn(move || {
-                let web = tree.serve();
-                let device = Device::new(keys).served_by(&web);
-                succeed(&device, &["-p", "0", "-m", "1"]);
-                std::fs::remove_dir_all(device.path("keyrings")).unwrap();
-                give_up_soon(&device);
-                let device = device.at_version(1);
-                web.fails(path, fault);
-                let err = refuse(&device, &["-p", "0"]);
-                let said = wants.iter().any(|want| err.contains(want));
-                assert!(said, "{path} {fault:?}: {err}");
-                assert!(err.contains(stem(path)), "{path}: {err}");
-                assert_eq!(prepared(&device).unwrap()[0], "ubuntu-1.full.tar.xz");
-                give_up_later(&device);
-                web.recovers();
-                succeed(&device, &["-p", "0"]);
-                assert_eq!(prepared(&device).unwrap()[0], "ubuntu-2.delta-1.tar.xz");
-            });
-        }
-    });
-}
+impl Face for CommandLine {
+    fn fails(&self, device: &Device) -> String {
+        refuse(device, &["-p", "0"])
+    }
 
-/// A document's name without what a keyring or a signature adds to it.
-fn stem(path: &str) -> &str {
-    let name = path.rsplit('/').next().unwrap();
-    name.split('.').next().unwrap()
-}
-
-fn give_up_later(device: &Device) {
-    device.configure("06_downloads.ini", "");
+    fn updates(&self, device: &Device) {
+        succeed(device, &["-p", "0"]);
+    }
 }
 
 #[test]
-fn each_document_may_be_missing() {
-    let status = Fault::Status("404 Not Found");
-    each_document_fails(status, &["returned error: 404: ", "the server has no `"]);
-}
-
-#[test]
-fn each_document_may_meet_a_server_with_a_problem() {
-    let status = Fault::Status("500 Internal Server Error");
-    each_document_fails(status, &["returned error: 500: "]);
-}
-
-#[test]
-fn each_document_may_be_no_http_at_all() {
-    each_document_fails(Fault::Garbage, &["The server's answer makes no sense: "]);
-}
-
-#[test]
-fn each_document_may_never_be_answered() {
-    each_document_fails(Fault::Hang, &["Operation too slow or timed out: "]);
-}
-
-#[test]
-fn each_document_may_stop_in_the_middle() {
-    each_document_fails(Fault::Stall(20), &["Operation too slow or timed out: "]);
-}
-
-#[test]
-fn each_document_may_be_cut_off() {
-    each_document_fails(Fault::Cut(20), &["The connection was closed before"]);
-}
-
-#[test]
-fn each_document_may_never_end() {
-    each_document_fails(
-        Fault::Endless,
-        &["Maximum file size of ", " bytes instead of "],
-    );
-}
-
-#[test]
-fn each_document_may_be_a_log_in_page() {
-    let wants = [
-        "has no good signature",
-        "the signature cannot be used",
-        " bytes instead of ",
-    ];
-    each_document_fails(Fault::LogInPage, &wants);
+fn each_document_may_fail_in_each_way_and_the_next_run_converges() {
+    each_document_fails(|_, run| run(&CommandLine));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::process::Command;
 use camino::Utf8PathBuf;
 use system_image_testkit::{Device, Keys, Published};
 
-use support::{run, succeed};
+use support::{prepared, run, succeed};
 
 /// Where the upgrader says how it ended: beside the drop box.
 fn result(device: &Device) -> Utf8PathBuf {
@@ -111,6 +111,46 @@ fn a_switch_is_kept_until_an_image_has_brought_it_and_leaves_nothing_of_the_old_
     device.installed("devel", 7, "");
     let status = succeed(&device, &["--status"]);
     assert!(!status.contains("chosen"), "{status}");
+}
+
+#[test]
+fn a_switch_that_finds_no_update_leaves_nothing_of_the_old_channel_either() {
+    let keys = Keys::generate();
+    let tree = Published::new(&keys).full(7).alias("devel");
+    let web = tree.serve();
+    let device = Device::new(&keys).at_version(5).served_by(&web);
+    succeed(&device, &["-p", "0", "-g"]);
+    // Explicit options win, so there is nothing newer.
+    let options = [
+        "-p", "0", "-g", "--switch", "stable", "-c", "devel", "-b", "7",
+    ];
+    succeed(&device, &options);
+    let status = succeed(&device, &["--status"]);
+    let chosen = "chosen: devel, starting from version 7\n";
+    assert!(status.contains(chosen), "{status}");
+    assert!(status.contains("prepared: nothing\n"), "{status}");
+    assert!(
+        last(&device).ends_with(" switched devel"),
+        "{}",
+        last(&device)
+    );
+    assert!(prepared(&device).is_none());
+    assert_eq!(run(&device, &["--apply"]).code, Some(1));
+}
+
+#[test]
+fn a_channel_that_the_server_does_not_have_is_not_chosen() {
+    let keys = Keys::generate();
+    let tree = Published::new(&keys).full(7);
+    let web = tree.serve();
+    let device = Device::new(&keys).at_version(5).served_by(&web);
+    succeed(&device, &["-p", "0", "-g"]);
+    let ran = run(&device, &["-p", "0", "-g", "--switch", "nowhere"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("no channel `nowhere`"), "{}", ran.err);
+    let status = succeed(&device, &["--status"]);
+    assert!(!status.contains("chosen"), "{status}");
+    assert!(status.contains("prepared: version 7 of stable"), "{status}");
 }
 
 #[test]

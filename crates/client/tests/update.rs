@@ -366,10 +366,10 @@ fn progress_is_told_as_programs_read_it() {
     let device = Device::new(&keys).served_by(&web);
     let out = succeed(&device, &["-p", "0", "--progress", "json"]);
     // Keyrings, channels and index, each with its signature, and then the payloads.
+    let line = |all: usize| format!(r#"{{"type": "progress", "now": {all}, "total": {all}}}"#);
     let told = |path: &str| {
         let both = [tree.bytes(path), tree.bytes(&format!("{path}.asc"))].concat();
-        let line = serde_json::json!({"type": "progress", "now": both.len(), "total": both.len()});
-        line.to_string()
+        line(both.len())
     };
     let metadata = [
         "gpg/image-master.tar.xz",
@@ -381,15 +381,11 @@ fn progress_is_told_as_programs_read_it() {
         out.lines().take(4).collect::<Vec<_>>(),
         metadata.map(told).each_ref().map(String::as_str)
     );
-    let total: u64 = ["ubuntu-1.full.tar.xz", "version-1.tar.xz"]
-        .map(|name| device.dropped()[name].len() as u64)
+    let total: usize = ["ubuntu-1.full.tar.xz", "version-1.tar.xz"]
+        .map(|name| device.dropped()[name].len())
         .into_iter()
         .sum();
-    let last: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-    assert_eq!(
-        last,
-        serde_json::json!({"type": "progress", "now": total, "total": total})
-    );
+    assert_eq!(out.lines().last(), Some(line(total).as_str()));
 
     let device = Device::new(&keys).served_by(&web);
     let dots = run(&device, &["-p", "0", "--progress", "dots"]).err;
@@ -408,8 +404,9 @@ fn progress_is_told_as_programs_read_it() {
 
     web.fails("/channels.json", Fault::Status("500 Internal Server Error"));
     let out = run(&device, &["-p", "0", "--progress", "json"]).out;
-    let last: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-    assert_eq!(last["type"], "error");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with(r#"{"type": "error", "msg": ""#), "{last}");
+    let last: serde_json::Value = serde_json::from_str(last).unwrap();
     assert!(last["msg"].as_str().unwrap().contains("500"), "{last}");
 }
 

@@ -4,6 +4,7 @@
 //! Three types in a row: an [`Ini`] per file as written, one [`Ini`] of them merged, and the
 //! checked [`ClientConfig`], which is all that a program sees.
 
+pub mod keys;
 mod value;
 
 use std::num::NonZeroU32;
@@ -193,74 +194,54 @@ impl ClientConfig {
         fragments
             .into_iter()
             .for_each(|fragment| merged.merge(fragment));
-        let read = Section {
+        let read = Reader {
             ini: &merged,
             around,
         };
         Ok(Self {
             service: Service {
-                base: read.text("service", "base", "system-image.ubports.com")?,
-                http_port: read.value("service", "http_port", "80")?,
-                https_port: read.value("service", "https_port", "443")?,
-                channel: read.value("service", "channel", "daily")?,
-                build_number: read.value("service", "build_number", "0")?,
+                base: read.text("service", "base")?,
+                http_port: read.value("service", "http_port")?,
+                https_port: read.value("service", "https_port")?,
+                channel: read.value("service", "channel")?,
+                build_number: read.value("service", "build_number")?,
                 device: read.optional("service", "device")?,
                 channel_target: read.optional("service", "channel_target")?,
-                version_detail: read.text("service", "version_detail", "")?.into(),
+                version_detail: read.text("service", "version_detail")?.into(),
             },
             system: System {
-                timeout: read.value("system", "timeout", "1h")?,
-                tempdir: read.path("system", "tempdir", "/tmp")?,
-                logfile: read.path("system", "logfile", "/var/log/system-image/client.log")?,
-                loglevel: read.value("system", "loglevel", "info")?,
-                settings_db: read.path(
-                    "system",
-                    "settings_db",
-                    "/var/lib/system-image/settings.db",
-                )?,
+                timeout: read.value("system", "timeout")?,
+                tempdir: read.path("system", "tempdir")?,
+                logfile: read.path("system", "logfile")?,
+                loglevel: read.value("system", "loglevel")?,
+                settings_db: read.path("system", "settings_db")?,
             },
             gpg: Gpg {
-                archive_master: read.path(
-                    "gpg",
-                    "archive_master",
-                    "/usr/share/system-image/archive-master.tar.xz",
-                )?,
-                image_master: read.path(
-                    "gpg",
-                    "image_master",
-                    "/var/lib/system-image/keyrings/image-master.tar.xz",
-                )?,
-                image_signing: read.path(
-                    "gpg",
-                    "image_signing",
-                    "/var/lib/system-image/keyrings/image-signing.tar.xz",
-                )?,
-                device_signing: read.path(
-                    "gpg",
-                    "device_signing",
-                    "/var/lib/system-image/keyrings/device-signing.tar.xz",
-                )?,
+                archive_master: read.path("gpg", "archive_master")?,
+                image_master: read.path("gpg", "image_master")?,
+                image_signing: read.path("gpg", "image_signing")?,
+                device_signing: read.path("gpg", "device_signing")?,
             },
-            cache_partition: read.path("updater", "cache_partition", "/android/cache/recovery")?,
-            data_partition: read.path("updater", "data_partition", "/var/lib/system-image")?,
-            downloader: read.value("updater", "downloader", "auto")?,
+            cache_partition: read.path("updater", "cache_partition")?,
+            data_partition: read.path("updater", "data_partition")?,
+            downloader: read.value("updater", "downloader")?,
             downloads: Downloads {
-                connect_timeout: read.value("downloads", "connect_timeout", "30s")?,
-                stall_timeout: read.value("downloads", "stall_timeout", "1m")?,
-                attempts: read.value("downloads", "attempts", "5")?,
-                retry_wait: read.value("downloads", "retry_wait", "1s")?,
+                connect_timeout: read.value("downloads", "connect_timeout")?,
+                stall_timeout: read.value("downloads", "stall_timeout")?,
+                attempts: read.value("downloads", "attempts")?,
+                retry_wait: read.value("downloads", "retry_wait")?,
             },
             automatic: Automatic {
-                apply: read.value("automatic", "apply", "no")?,
+                apply: read.value("automatic", "apply")?,
                 window: read.optional("automatic", "window")?,
-                defer: read.value("automatic", "defer", "0d")?,
+                defer: read.value("automatic", "defer")?,
             },
             hooks: Hooks {
-                device: read.value("hooks", "device", HookName::SYSTEM_PROPERTY)?,
-                scorer: read.value("hooks", "scorer", HookName::WEIGHTED_SCORER)?,
-                apply: read.value("hooks", "apply", HookName::REBOOT)?,
+                device: read.value("hooks", "device")?,
+                scorer: read.value("hooks", "scorer")?,
+                apply: read.value("hooks", "apply")?,
             },
-            lifetime: read.value("dbus", "lifetime", "10m")?,
+            lifetime: read.value("dbus", "lifetime")?,
         })
     }
 }
@@ -294,34 +275,23 @@ impl Service {
 }
 
 /// Reads values of the merged configuration with their defaults.
-struct Section<'a> {
+struct Reader<'a> {
     ini: &'a Ini,
     around: &'a Surroundings,
 }
 
-impl Section<'_> {
-    fn text(
-        &self,
-        section: &'static str,
-        key: &'static str,
-        default: &str,
-    ) -> Result<String, ConfigError> {
-        Ok(self
-            .ini
-            .get(section, key)?
-            .unwrap_or_else(|| default.to_owned()))
+impl Reader<'_> {
+    fn text(&self, section: &'static str, key: &'static str) -> Result<String, ConfigError> {
+        let key = keys::find(section, key);
+        let default = || key.default.unwrap_or_default().to_owned();
+        Ok(self.ini.get(section, key.name)?.unwrap_or_else(default))
     }
 
-    fn value<T>(
-        &self,
-        section: &'static str,
-        key: &'static str,
-        default: &str,
-    ) -> Result<T, ConfigError>
+    fn value<T>(&self, section: &'static str, key: &'static str) -> Result<T, ConfigError>
     where
         T: std::str::FromStr<Err: std::fmt::Display>,
     {
-        let value = self.text(section, key, default)?;
+        let value = self.text(section, key)?;
         value.parse().map_err(|why: T::Err| {
             let why = why.to_string();
             ConfigError::Value {
@@ -342,20 +312,15 @@ impl Section<'_> {
     where
         T: std::str::FromStr<Err: std::fmt::Display>,
     {
-        match self.ini.get(section, key)? {
-            Some(value) if !value.trim().is_empty() => self.value(section, key, "").map(Some),
+        match self.ini.get(section, keys::find(section, key).name)? {
+            Some(value) if !value.trim().is_empty() => self.value(section, key).map(Some),
             _ => Ok(None),
         }
     }
 
     /// A path with `~` replaced, made absolute.
-    fn path(
-        &self,
-        section: &'static str,
-        key: &'static str,
-        default: &str,
-    ) -> Result<Utf8PathBuf, ConfigError> {
-        let text = self.text(section, key, default)?;
+    fn path(&self, section: &'static str, key: &'static str) -> Result<Utf8PathBuf, ConfigError> {
+        let text = self.text(section, key)?;
         let written = Utf8Path::new(&text);
         Ok(match (written.strip_prefix("~"), &self.around.home) {
             (Ok(below), Some(home)) => home.join(below),
@@ -461,6 +426,32 @@ mod tests {
             neither.service.https_base(),
             Err(ConfigError::NoPort)
         ));
+    }
+
+    #[test]
+    fn each_key_of_the_table_is_read() {
+        // For each kind of value one that is no default, or none at all.
+        let values = [
+            "7",
+            "/x",
+            "a.b",
+            "2m",
+            "debug",
+            "yes",
+            "manual",
+            "01:00-02:00",
+            "a=b",
+        ];
+        let usual = config(&[]).unwrap();
+        for section in keys::SECTIONS {
+            for key in section.keys {
+                let is_read = values.iter().any(|value| {
+                    let text = format!("[{}]\n{}: {value}\n", section.name, key.name);
+                    config(&[&text]).map_or(true, |config| config != usual)
+                });
+                assert!(is_read, "[{}] {}", section.name, key.name);
+            }
+        }
     }
 
     #[test]

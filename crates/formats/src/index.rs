@@ -1,11 +1,13 @@
 //! `index.json`: the images of one device in one channel (server spec, section 5).
 
+mod pieces;
 mod reading;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub(crate) use self::reading::ByImage;
+use self::reading::ByImage;
+pub(crate) use self::reading::stream;
 
 use crate::checksum::Sha256;
 use crate::detail::VersionDetail;
@@ -133,7 +135,7 @@ impl Index {
     /// the index is never in memory as a whole. What [`parse`](Self::parse) refuses is refused here
     /// too, though perhaps only after some images.
     pub fn visit(bytes: &[u8], visit: impl FnMut(Image)) -> Result<Global, JsonError> {
-        let (global, _) = json::seeded(bytes, ByImage(visit))?;
+        let (global, _) = json::seeded(bytes, ByImage::new(visit))?;
         Ok(global)
     }
 

@@ -4,7 +4,7 @@
 //! newline: equal data gives equal bytes, on our server and on the original's.
 
 use std::fmt;
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
@@ -16,9 +16,6 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 /// Largest JSON file that is read, in bytes: an index of 5,000 images with ten deltas and ten
 /// files each has about 150 MB.
 pub const MAX_LEN: usize = 256 << 20;
-
-/// Read from a stream at a time, in bytes.
-const BUFFER: usize = 64 << 10;
 
 /// Why a JSON file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -58,19 +55,6 @@ pub(crate) fn seeded<'de, S: DeserializeSeed<'de>>(
         return Err(JsonError::TooLong(bytes.len()));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = seed.deserialize(&mut deserializer)?;
-    deserializer.end()?;
-    Ok(value)
-}
-
-/// Reads one JSON document from a stream, whose length is the caller's to bound, with a buffer of
-/// [`BUFFER`] bytes.
-pub(crate) fn from_reader<'de, S: DeserializeSeed<'de>>(
-    document: impl Read,
-    seed: S,
-) -> Result<S::Value, JsonError> {
-    let buffered = BufReader::with_capacity(BUFFER, document);
-    let mut deserializer = serde_json::Deserializer::from_reader(buffered);
     let value = seed.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)

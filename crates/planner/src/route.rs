@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use system_image_formats::index::{FileEntry, Image};
-use system_image_formats::outline::ImageOutline;
+use system_image_formats::outline::{ImageOutline, Place};
 use system_image_formats::version::ImageVersion;
 
 /// At most one full image, which is the first, and deltas after it, each from the one before.
@@ -46,8 +46,8 @@ impl<'a> Route<'a> {
         self.images.iter().any(|image| image.kind.is_full())
     }
 
-    /// Where its images are in the index.
-    pub fn places(&self) -> Vec<usize> {
+    /// Where its images are in the document of the index.
+    pub fn places(&self) -> Vec<Place> {
         self.images.iter().map(|image| image.place).collect()
     }
 

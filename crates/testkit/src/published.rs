@@ -203,6 +203,12 @@ impl<'k> Published<'k> {
         Web::of(self.store.root())
     }
 
+    /// Serves the tree in place of another one, of which [`Fault::Old`](crate::Fault::Old) still
+    /// shows files.
+    pub fn serve_after(&self, before: &Published<'_>) -> Web {
+        Web::after(before.root(), self.root())
+    }
+
     fn publish(mut self, kind: ImageKind, version: u32, name: &str, payload: &[u8]) -> Self {
         let version_name = format!("version-{version}.tar.xz");
         let version = ImageVersion::new(version);

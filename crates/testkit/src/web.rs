@@ -27,6 +27,8 @@ pub enum Fault {
     Endless,
     /// The file with a byte too many.
     Longer,
+    /// The file as it was before, which does not fit what stands beside it.
+    Old,
 }
 
 /// A web server for a directory. It serves each file as it is at the time of the request.
@@ -41,11 +43,20 @@ type Faults = Arc<Mutex<BTreeMap<String, Fault>>>;
 impl Web {
     /// Serves a directory.
     pub fn of(root: &Utf8Path) -> Self {
-        let (root, faults) = (root.to_owned(), Faults::default());
+        Self::after(root, root)
+    }
+
+    /// Serves a directory in place of another one, of which [`Fault::Old`] still shows files.
+    pub fn after(before: &Utf8Path, root: &Utf8Path) -> Self {
+        let (before, root, faults) = (before.to_owned(), root.to_owned(), Faults::default());
         let script = Arc::clone(&faults);
         let server = Server::start(move |asked| {
-            let file = fs::read(root.join(asked.path.trim_start_matches('/'))).ok();
             let fault = script.lock().unwrap().get(&asked.path).copied();
+            let (root, fault) = match fault {
+                Some(Fault::Old) => (&before, None),
+                fault => (&root, fault),
+            };
+            let file = fs::read(root.join(asked.path.trim_start_matches('/'))).ok();
             answer(asked, file.as_deref(), fault)
         });
         Self { server, faults }
@@ -105,5 +116,6 @@ fn spoilt(good: Answer, bytes: &[u8], fault: Fault) -> Answer {
         Fault::Cut(after) => good.cut(after),
         Fault::Endless => Answer::endless(),
         Fault::Longer => Answer::whole(&[bytes, b"x"].concat(), ""),
+        Fault::Old => good,
     }
 }

@@ -62,7 +62,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "PROGRESS")]
     pub(super) progress: Vec<String>,
     /// The device's place in rollouts, 0 to 100
-    #[arg(short, long, value_name = "PERCENTAGE", allow_hyphen_values = true)]
+    #[arg(short, long, value_name = "PERCENTAGE", allow_hyphen_values = true, value_parser = percents)]
     pub(super) percentage: Option<i64>,
     /// Print the server's channels, and exit
     #[arg(long)]
@@ -118,6 +118,13 @@ pub(super) struct Options {
     /// Switch to a channel: like `-b 0 -c CHANNEL`
     #[arg(long, value_name = "CHANNEL")]
     pub(super) switch: Option<ChannelName>,
+}
+
+/// What is beyond 0 to 100 counts as the nearer one of them, as in the original.
+fn percents(text: &str) -> Result<i64, &'static str> {
+    text.trim()
+        .parse()
+        .map_err(|_| "it is a whole number from 0 to 100")
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use zbus::object_server::SignalEmitter;
 
 use super::idle::Idle;
 use super::legacy;
-use super::modern::Modern;
+use super::modern::{Modern, Told};
 use crate::apply::{self, Reset};
 use crate::automatic;
 use crate::check::{Checked, Wish};
@@ -39,6 +39,9 @@ const BREATH: Duration = Duration::from_millis(50);
 
 /// Progress is told at most this often while the percentage stays.
 const OFTEN: Duration = Duration::from_secs(1);
+
+/// How long data must have flowed before its speed says something.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// The actions of the polkit policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +85,7 @@ pub(super) enum Work {
 pub(super) struct Progress {
     pub(super) received: u64,
     pub(super) total: u64,
-    /// Bytes per second since it went on last.
+    /// Bytes per second since it went on last; 0 while nobody knows.
     pub(super) speed: u64,
 }
 
@@ -155,6 +158,8 @@ pub(super) struct Core {
     idle: Idle,
     reports: UnboundedSender<Report>,
     inner: Mutex<Inner>,
+    /// The properties of our interface as they were told last.
+    pub(super) told: Told,
 }
 
 /// The other end: tells what the threads report.
@@ -210,6 +215,7 @@ impl Core {
             idle: Idle::default(),
             reports,
             inner: Mutex::new(inner),
+            told: Told::default(),
         };
         (Arc::new(core), Running(receiver))
     }
@@ -297,21 +303,21 @@ impl Core {
 
     /// Section 15.4.
     pub(super) async fn check(self: &Arc<Self>) {
-        let (announced, downloading) = {
+        let busy = {
             let mut inner = self.lock();
-            match inner.job.as_ref().map(|job| job.work) {
-                None => {
-                    inner.failures = 0;
-                    inner.last_error.clear();
-                    self.start_check(&mut inner);
-                    return;
-                }
-                Some(work) => (inner.announced.clone(), work == Work::Download),
+            let work = inner.job.as_ref().map(|job| job.work);
+            if work.is_none() {
+                inner.failures = 0;
+                inner.last_error.clear();
+                self.start_check(&mut inner);
             }
+            work.map(|work| (inner.announced.clone(), work == Work::Download))
         };
-        // The running check answers everybody; a running download is told of as it is.
-        if let Some(announced) = announced {
-            self.announce(&announced, downloading).await;
+        match busy {
+            None => Modern::changed(self).await,
+            // The running check answers everybody; a running download is told of as it is.
+            Some((Some(announced), downloading)) => self.announce(&announced, downloading).await,
+            Some((None, _)) => {}
         }
     }
 
@@ -349,6 +355,7 @@ impl Core {
             }
             self.start_download(&mut inner);
         }
+        Modern::changed(self).await;
         self.emit("UpdateProgress", &(0_i32, 0.0_f64)).await;
     }
 
@@ -419,7 +426,9 @@ impl Core {
             }
             free
         };
-        if !started {
+        if started {
+            Modern::changed(self).await;
+        } else {
             self.emit("Applied", &false).await;
         }
     }
@@ -625,7 +634,11 @@ impl Core {
     async fn tell(self: &Arc<Self>, report: Report) {
         match report {
             Report::Checked(checked) => self.tell_checked(checked).await,
-            Report::Transfer(event) => self.tell_transfer(event).await,
+            Report::Transfer(event) => {
+                if !self.tell_transfer(event).await {
+                    return;
+                }
+            }
             Report::Downloaded(prepared) => self.tell_downloaded(prepared).await,
             Report::Applied { done, reboots } => {
                 self.lock().job = None;
@@ -671,7 +684,8 @@ impl Core {
         }
     }
 
-    async fn tell_transfer(&self, event: Event) {
+    /// Whether there was something to tell: much less often than something comes.
+    async fn tell_transfer(&self, event: Event) -> bool {
         match event {
             Event::Started(total) => {
                 {
@@ -686,11 +700,12 @@ impl Core {
                     let mut inner = self.lock();
                     inner.advance(now.received, now.total)
                 };
-                if let Some(progress) = told {
-                    let body = (progress.percent(), progress.eta());
-                    self.emit("UpdateProgress", &body).await;
-                    Modern::advanced(self, progress).await;
-                }
+                let Some(progress) = told else {
+                    return false;
+                };
+                let body = (progress.percent(), progress.eta());
+                self.emit("UpdateProgress", &body).await;
+                Modern::advanced(self, progress).await;
             }
             Event::Paused => {
                 let percent = {
@@ -702,6 +717,7 @@ impl Core {
             }
             Event::Resumed => self.lock().pause(false),
         }
+        true
     }
 
     async fn tell_downloaded(&self, prepared: anyhow::Result<()>) {
@@ -716,12 +732,14 @@ impl Core {
                     None
                 }
                 Err(error) => {
+                    // Callers of the original get its words, which leave out what is not known to
+                    // it; ours get the causes.
+                    inner.last_error = format!("{error:#}");
                     if !error.is::<Canceled>() {
-                        self.log.error(&format!("{error:#}"));
+                        self.log.error(&inner.last_error);
                     }
                     inner.failures = inner.failures.saturating_add(1);
-                    inner.last_error = legacy::reason(&error);
-                    Some((inner.failures, inner.last_error.clone()))
+                    Some((inner.failures, legacy::reason(&error)))
                 }
             }
         };
@@ -757,18 +775,18 @@ impl Inner {
     fn advance(&mut self, received: u64, total: Option<u64>) -> Option<Progress> {
         let now = Instant::now();
         let (since, before) = *self.since.get_or_insert((now, received));
-        let seconds = now.duration_since(since).as_secs_f64();
+        let flowing = now.duration_since(since);
         let progress = &mut self.progress;
         progress.received = received;
         progress.total = total.unwrap_or(progress.total).max(received);
         let flowed = received.saturating_sub(before);
-        if seconds > 0.0 {
+        if flowing >= STEADY {
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
                 reason = "bytes per second fit, and neither is negative"
             )]
-            let speed = (flowed as f64 / seconds) as u64;
+            let speed = (flowed as f64 / flowing.as_secs_f64()) as u64;
             progress.speed = speed;
         }
         let percent = progress.percent();

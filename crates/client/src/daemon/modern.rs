@@ -70,6 +70,10 @@ impl From<anyhow::Error> for Refused {
     }
 }
 
+/// Properties as they were told last; none before the first time.
+#[derive(Debug, Default)]
+pub(super) struct Told(tokio::sync::Mutex<Vec<(&'static str, Variant<'static>)>>);
+
 type Result<T> = std::result::Result<T, Refused>;
 
 /// The object on the bus.
@@ -110,21 +114,30 @@ impl Modern {
         }
     }
 
-    /// Tells that properties may have changed.
+    /// Tells which properties have changed since it was told last.
     pub(super) async fn changed(core: &Arc<Core>) {
         let modern = Self::new(Arc::clone(core));
+        // Whoever tells keeps the others waiting, so that the last one told is the last one there was.
+        let mut told = core.told.0.lock().await;
         let progress = core.progress();
-        let changed: HashMap<&str, Variant<'_>> = HashMap::from([
+        let now = [
             ("State", modern.state().into()),
             ("CurrentVersion", modern.current_version().into()),
             ("TargetVersion", modern.target_version().into()),
             ("Received", progress.received.into()),
             ("Total", progress.total.into()),
             ("LastError", core.last_error().into()),
-        ]);
+        ];
+        let changed = now.iter().filter(|property| !told.contains(property));
+        let changed: HashMap<&str, &Variant<'_>> =
+            changed.map(|(name, value)| (*name, value)).collect();
+        if changed.is_empty() {
+            return;
+        }
         let body = (names::MODERN_INTERFACE, changed, Vec::<&str>::new());
         let properties = "org.freedesktop.DBus.Properties";
         core.send(properties, "PropertiesChanged", &body).await;
+        *told = now.into();
     }
 
     /// Tells how far a download is.

@@ -12,6 +12,7 @@ use zbus::object_server::SignalEmitter;
 
 use super::core::{Action, Core};
 use super::firmware;
+use super::modern::Modern;
 use crate::apply::Reset;
 
 /// The object on the bus.
@@ -142,6 +143,7 @@ impl Service {
     async fn set_channel(&self, #[zbus(header)] header: Header<'_>, channel: &str) -> Result<bool> {
         self.allow(&header, Action::Configure).await?;
         let chosen = self.core.set_channel(channel);
+        Modern::changed(&self.core).await;
         chosen.map_err(|error| failed(&error))
     }
 
@@ -150,6 +152,7 @@ impl Service {
         let build = u32::try_from(build)
             .map_err(|_| Error::InvalidArgs(format!("there is no build {build}")))?;
         let chosen = self.core.choose(None, Some(ImageVersion::new(build)));
+        Modern::changed(&self.core).await;
         chosen.map_err(|error| failed(&error))
     }
 

@@ -61,6 +61,13 @@ impl<'a> Daemon<'a> {
         self.bus.try_call(NAME, "/Service", method, arguments)
     }
 
+    /// A property of our own interface.
+    pub(crate) fn property(&self, name: &str) -> String {
+        let get = "org.freedesktop.DBus.Properties.Get";
+        let arguments = ["com.canonical.SystemImage1", name];
+        self.bus.call(NAME, "/Service", get, &arguments)
+    }
+
     /// The next signal of the original's interface, as `Name (arguments)`.
     pub(crate) fn signal(&self) -> String {
         loop {

@@ -6,6 +6,7 @@
 )]
 
 pub(crate) mod daemon;
+pub(crate) mod faults;
 
 use std::fs;
 use std::process::{Command, Output};

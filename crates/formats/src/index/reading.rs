@@ -5,17 +5,20 @@
 //! several times faster than what serde makes of a flattened rest, and an index is mostly files.
 
 use std::fmt;
+use std::io::Read;
+use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::{FileEntry, Global, Image, Index};
+use super::{FileEntry, Global, Image, Index, pieces};
+use crate::json::{self, JsonError};
 
 impl<'de> Deserialize<'de> for Index {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut images = Vec::new();
-        let by_image = ByImage(|image| images.push(image));
+        let by_image = ByImage::new(|image| images.push(image));
         let (global, extra) = by_image.deserialize(deserializer)?;
         Ok(Self {
             global,
@@ -25,9 +28,45 @@ impl<'de> Deserialize<'de> for Index {
     }
 }
 
+/// Reads an index that comes as a stream, whose length is the caller's to bound. Its images go to
+/// this function one after another, in their order, each with its place in the document and its
+/// length there, in bytes.
+pub(crate) fn stream(
+    document: impl Read,
+    mut visit: impl FnMut(u64, usize, Image) -> Result<(), JsonError>,
+) -> Result<Global, JsonError> {
+    let (mut images, mut holes) = (0_usize, 0_usize);
+    let rest = pieces::split(document, |start, bytes| {
+        let image = json::from_slice(bytes).map_err(|error| of_image(images, error))?;
+        images += 1;
+        visit(start, bytes.len(), image)
+    })?;
+    let (global, _) = json::seeded(&rest, ByImage::new(|()| holes += 1))?;
+    // Where more is missing than was taken out, somebody else wrote `null`.
+    if holes != images {
+        return Err(serde_json::Error::custom("`null` where an image should be").into());
+    }
+    Ok(global)
+}
+
+fn of_image(place: usize, error: JsonError) -> JsonError {
+    match error {
+        JsonError::Form(error) => {
+            serde_json::Error::custom(format_args!("image {place} from the first: {error}")).into()
+        }
+        other => other,
+    }
+}
+
 /// Reads an index whose images go to this function one after another, in their order. What is
 /// left is what concerns the whole index, and the keys of other writers.
-pub(crate) struct ByImage<F>(pub(crate) F);
+pub(crate) struct ByImage<T, F>(F, PhantomData<fn(T)>);
+
+impl<T, F: FnMut(T)> ByImage<T, F> {
+    pub(crate) fn new(visit: F) -> Self {
+        Self(visit, PhantomData)
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "lowercase")]
@@ -37,7 +76,7 @@ enum IndexKey {
     Other(String),
 }
 
-impl<'de, F: FnMut(Image)> DeserializeSeed<'de> for ByImage<F> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> DeserializeSeed<'de> for ByImage<T, F> {
     type Value = (Global, Map<String, Value>);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -45,7 +84,7 @@ impl<'de, F: FnMut(Image)> DeserializeSeed<'de> for ByImage<F> {
     }
 }
 
-impl<'de, F: FnMut(Image)> Visitor<'de> for ByImage<F> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for ByImage<T, F> {
     type Value = (Global, Map<String, Value>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,7 +103,9 @@ impl<'de, F: FnMut(Image)> Visitor<'de> for ByImage<F> {
                     return Err(A::Error::duplicate_field("images"));
                 }
                 IndexKey::Global => global = Some(map.next_value()?),
-                IndexKey::Images => images = Some(map.next_value_seed(Images(&mut self.0))?),
+                IndexKey::Images => {
+                    images = Some(map.next_value_seed(Images(&mut self.0, PhantomData))?);
+                }
                 IndexKey::Other(name) => {
                     extra.insert(name, map.next_value()?);
                 }
@@ -77,9 +118,9 @@ impl<'de, F: FnMut(Image)> Visitor<'de> for ByImage<F> {
 }
 
 /// The list of images.
-struct Images<'f, F>(&'f mut F);
+struct Images<'f, T, F>(&'f mut F, PhantomData<fn(T)>);
 
-impl<'de, F: FnMut(Image)> DeserializeSeed<'de> for Images<'_, F> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> DeserializeSeed<'de> for Images<'_, T, F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -87,7 +128,7 @@ impl<'de, F: FnMut(Image)> DeserializeSeed<'de> for Images<'_, F> {
     }
 }
 
-impl<'de, F: FnMut(Image)> Visitor<'de> for Images<'_, F> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Images<'_, T, F> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
