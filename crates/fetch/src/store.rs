@@ -26,14 +26,12 @@ pub async fn store(
     total: Option<u64>,
     on_event: OnEvent<'_>,
 ) -> Result<Received, FetchError> {
-    let wanted = request.clone();
-    let sink = blocking(move || {
-        let mut sink = Sink::open(&wanted, &[])?;
+    let mut disk = Disk::open(request, &[]).await?;
+    let begin = move |sink: &mut Sink| {
         sink.restart()?;
-        sink.join(total)?;
-        Ok::<_, FetchError>(sink)
-    });
-    let mut disk = Disk::new(sink.await?);
+        sink.join(total)
+    };
+    disk.run(begin).await?;
     let mut limits = Limits::new(&request.how.limits);
     let mut inflow = Inflow {
         url: &request.url,

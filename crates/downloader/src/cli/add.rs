@@ -94,8 +94,8 @@ impl Add {
         if let Some(connections) = self.connections {
             metadata.insert(key::CONNECTIONS, connections.into());
         }
-        let hash = self.hash.as_ref().map(|hash| hash.0);
-        let digits = hash.map_or_else(String::new, |hash| hash.to_string());
+        let hash = self.hash.as_ref().map(|hash| &hash.0);
+        let digits = hash.map_or_else(String::new, ToString::to_string);
         let algorithm = hash.map_or_else(String::new, |hash| hash.algorithm().to_string());
         let headers = self.headers.iter();
         let headers: HashMap<&str, &str> = headers.map(|one| (&one.0[..], &one.1[..])).collect();

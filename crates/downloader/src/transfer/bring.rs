@@ -92,7 +92,7 @@ pub async fn bring(order: Order, counter: &Counter) -> Result<Received, Missed> 
         failure: failure_of(&error),
         unreachable: is_unreachable(&error),
     })?;
-    let (Some(want), Some(got)) = (impossible, received.digest) else {
+    let (Some(want), Some(got)) = (impossible, &received.digest) else {
         return Ok(received);
     };
     let algorithm = got.algorithm().to_string();
