@@ -21,6 +21,15 @@ const LABEL: &str = "com.example.app_app_1.0";
 const MANAGER: &str = "com.lomiri.applications.DownloadManager";
 const DOWNLOAD: &str = "com.lomiri.applications.Download";
 
+/// What `getDownloadState` answers.
+type State = (
+    i32,
+    String,
+    String,
+    String,
+    HashMap<String, zbus::OwnedVariant>,
+);
+
 struct Bench {
     core: Core,
     sent: UnboundedReceiver<Message>,
@@ -130,11 +139,11 @@ fn a_confined_caller_is_kept_to_its_own() {
 
     assert_eq!(
         bench.listed(&app, "other"),
-        [path.clone()],
+        std::slice::from_ref(&path),
         "the argument is replaced"
     );
     assert_eq!(bench.listed(&free, "").len(), 3);
-    assert_eq!(bench.listed(&free, "mine"), [own.clone()]);
+    assert_eq!(bench.listed(&free, "mine"), std::slice::from_ref(&own));
 
     // Nor may it add later what it may not say first.
     let package = HashMap::from([("click-package", Variant::from("p"))]);
@@ -156,13 +165,6 @@ fn a_confined_caller_is_kept_to_its_own() {
     let state = ("/", MANAGER, "getDownloadState");
     let id = own.rsplit('/').next().unwrap();
     let answer = bench.call(&app, state, &id).unwrap();
-    type State = (
-        i32,
-        String,
-        String,
-        String,
-        HashMap<String, zbus::OwnedVariant>,
-    );
     let ((number, ..),): (State,) = answer.body().deserialize().unwrap();
     assert_eq!(number, -1, "another's is not there");
 }

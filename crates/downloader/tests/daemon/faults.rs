@@ -74,8 +74,8 @@ fn what_comes_right_in_the_end_is_finished() {
     ];
     for (at, (what, does)) in cases.into_iter().enumerate() {
         for (kind, hash) in [("with", &digest[..]), ("without", "")] {
-            let served = body.clone();
-            let server = Server::start(move |asked| does(asked, &served));
+            let content = body.clone();
+            let server = Server::start(move |asked| does(asked, &content));
             let file = place.file(&format!("{at}-{kind}"));
             let metadata = crate::support::local_path(&file);
             let path = daemon.create(&server.url("/x"), hash, "sha256", &metadata);

@@ -41,8 +41,8 @@ fn the_published_client_library_downloads() {
     assert!(compiler.status().unwrap().success());
 
     let body = noise(600_000);
-    let (digest, served) = (sha256(&body), body.clone());
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let (digest, content) = (sha256(&body), body.clone());
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let _daemon = Daemon::start(&bus, &place);
     let run = |url: &str, digest: &str| {
         let told = bus
@@ -93,8 +93,8 @@ fn the_published_client_library_downloads() {
 fn the_update_client_gets_its_files() {
     let (bus, place) = (Bus::start(), Place::new());
     let body = noise(500_000);
-    let (digest, served) = (sha256(&body), body.clone());
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let (digest, content) = (sha256(&body), body.clone());
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let _daemon = Daemon::start(&bus, &place);
     let (file, signature) = (place.file("x.tar.xz"), place.file("x.tar.xz.asc"));
     let told = Command::new("/usr/bin/python3")

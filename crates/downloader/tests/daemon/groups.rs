@@ -14,7 +14,7 @@ fn all_files_come_and_the_group_is_gone() {
     let (bus, place) = (Bus::start(), Place::new());
     let server = Server::start(|asked| match asked.path.as_str() {
         "/abc" => Answer::file(asked, b"abc", "\"1\""),
-        _ => Answer::file(asked, &[7; 500_000], "\"2\""),
+        _ => Answer::file(asked, &noise(500_000), "\"2\""),
     });
     let daemon = Daemon::start(&bus, &place);
     let files: Vec<_> = (0..9)
@@ -89,8 +89,8 @@ fn the_first_failure_takes_everything_with_it() {
 fn a_group_is_paused_resumed_and_canceled() {
     let (bus, place) = (Bus::start(), Place::new());
     let body = noise(1_000_000);
-    let served = body.clone();
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let content = body.clone();
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let files = [
         (server.url("/a"), place.file("a"), ""),

@@ -41,10 +41,10 @@ fn twenty_downloads_survive_two_hundred_kills() {
     let mut random = u64::from(since.unwrap().subsec_nanos());
     eprintln!("seed {random}");
     let body = noise(LEN);
-    let (digest, served) = (sha256(&body), body.clone());
+    let (digest, content) = (sha256(&body), body.clone());
     let server = Server::start(move |asked| match asked.path.as_str() {
         "/gone" => Answer::status("404 Not Found"),
-        _ => Answer::file(asked, &served, "\"1\""),
+        _ => Answer::file(asked, &content, "\"1\""),
     });
     let bus = Bus::start();
     for _ in 0..ROUNDS {

@@ -24,7 +24,7 @@ fn lead(manager: &Mock<'_>, kind: &str) {
 #[test]
 fn one_runs_per_owner_and_owners_do_not_wait_for_each_other() {
     let (bus, place) = (Bus::start(), Place::new());
-    let server = Server::start(|asked| Answer::file(asked, &[7; 300_000], "\"1\""));
+    let server = Server::start(|asked| Answer::file(asked, &noise(300_000), "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let owned = |owner: &str| format!("{{'app-id': <'{owner}'>}}");
     let first = daemon.create(&server.url("/1"), "", "", &owned("one"));
@@ -59,8 +59,8 @@ fn one_runs_per_owner_and_owners_do_not_wait_for_each_other() {
 fn wifi_only_waits_for_wifi_and_stops_when_it_is_gone() {
     let (bus, place) = (Bus::start(), Place::new());
     let body = noise(1_000_000);
-    let served = body.clone();
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let content = body.clone();
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let manager = Mock::start(&bus, "networkmanager", "{}");
     lead(&manager, "gsm");
     let daemon = Daemon::start(&bus, &place);
@@ -110,7 +110,7 @@ fn allowing_mobile_data_lets_a_waiting_download_go() {
 #[test]
 fn a_limit_limits_and_can_be_changed() {
     let (bus, place) = (Bus::start(), Place::new());
-    let server = Server::start(|asked| Answer::file(asked, &[7; 200_000], "\"1\""));
+    let server = Server::start(|asked| Answer::file(asked, &noise(200_000), "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let path = daemon.fetch(&server.url("/x"), &place.file("x"));
     daemon.call(&path, "setThrottle", &["1000"]);
@@ -137,7 +137,7 @@ fn a_message_comes_through_its_proxy_and_waits_for_nobody() {
         "http://mms.example/message" => Answer::whole(b"mms", ""),
         _ => Answer::status("400 Bad Request"),
     });
-    let slow = Server::start(|asked| Answer::file(asked, &[7; 100_000], "\"1\""));
+    let slow = Server::start(|asked| Answer::file(asked, &noise(100_000), "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let first = daemon.fetch(&slow.url("/x"), &place.file("x"));
     daemon.call(&first, "setThrottle", &["1000"]);

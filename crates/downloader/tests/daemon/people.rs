@@ -24,8 +24,8 @@ fn a_download_is_added_steered_and_watched() {
     let (bus, place) = (Bus::start(), Place::new());
     let body = noise(400_000);
     let digest = format!("sha256:{}", sha256(&body));
-    let served = body.clone();
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let content = body.clone();
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let _daemon = Daemon::start(&bus, &place);
     let file = place.file("x");
     let url = server.url("/x");

@@ -11,8 +11,8 @@ use crate::support::{Daemon, Place, names, noise};
 fn what_ran_goes_on_and_what_rested_rests() {
     let (bus, place) = (Bus::start(), Place::new());
     let body = noise(2_000_000);
-    let served = body.clone();
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let content = body.clone();
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let owned = |owner: &str| {
         let place = place.file(owner);

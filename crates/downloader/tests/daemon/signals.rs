@@ -13,8 +13,8 @@ const SHA256: &str = "sha256";
 fn a_download_is_started_comes_and_is_collected() {
     let (bus, place) = (Bus::start(), Place::new());
     let body = noise(300_000);
-    let served = body.clone();
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let content = body.clone();
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let path = daemon.create(&server.url("/a%20b%2Fc.bin"), "", "", "@a{sv} {}");
     daemon.line_with(&format!("{MANAGER}.downloadCreated (objectpath '{path}',)"));
@@ -114,8 +114,8 @@ fn a_digest_is_checked_in_any_case_and_a_wrong_one_is_told() {
 fn it_is_paused_and_goes_on_where_it_was() {
     let (bus, place) = (Bus::start(), Place::new());
     let body = noise(2_000_000);
-    let served = body.clone();
-    let server = Server::start(move |asked| Answer::file(asked, &served, "\"1\""));
+    let content = body.clone();
+    let server = Server::start(move |asked| Answer::file(asked, &content, "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let file = place.file("out");
     let path = daemon.fetch(&server.url("/x"), &file);
@@ -153,7 +153,7 @@ fn it_is_paused_and_goes_on_where_it_was() {
 #[test]
 fn what_is_canceled_leaves_nothing_and_what_is_complete_stays() {
     let (bus, place) = (Bus::start(), Place::new());
-    let server = Server::start(|asked| Answer::file(asked, &[7; 1_000_000], "\"1\""));
+    let server = Server::start(|asked| Answer::file(asked, &noise(1_000_000), "\"1\""));
     let daemon = Daemon::start(&bus, &place);
     let path = daemon.fetch(&server.url("/x"), &place.file("gone"));
     daemon.call(&path, "setThrottle", &["100000"]);
