@@ -27,12 +27,19 @@ use crate::inflow::Inflow;
 use crate::side::Known;
 use crate::sink::Position;
 
-/// Bytes of one range: enough that asking for it costs little, and few enough that eight of them fit
-/// into a small device's memory.
-pub(crate) const RANGE_LEN: u64 = 1 << 20;
+/// Most bytes of one range: enough that asking for it costs little.
+const MAX_RANGE: u64 = 1 << 20;
+
+/// Most bytes of all ranges that are under way: they wait in memory for their turn.
+const MAX_WAITING: u64 = 4 << 20;
 
 /// Bytes of a range that are passed on together.
 const GATHERED: usize = 16 << 10;
+
+/// Bytes of one of so many ranges side by side.
+pub(crate) fn range_len(at_a_time: u8) -> u64 {
+    (MAX_WAITING / u64::from(at_a_time.max(1))).min(MAX_RANGE)
+}
 
 /// Bytes of a file, the last included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +49,9 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The next range to ask for from a place.
-    pub(crate) fn from(first: u64) -> Self {
-        let last = first.saturating_add(RANGE_LEN - 1);
+    /// So many bytes from a place on.
+    pub(crate) fn from(first: u64, len: u64) -> Self {
+        let last = first.saturating_add(len - 1);
         Self { first, last }
     }
 
@@ -109,7 +116,7 @@ pub(crate) struct Spread<'a> {
     pub(crate) known: &'a Known,
     pub(crate) asked: Asked,
     pub(crate) total: u64,
-    pub(crate) at_a_time: usize,
+    pub(crate) at_a_time: u8,
 }
 
 /// One range on its way.
@@ -130,7 +137,7 @@ impl Spread<'_> {
         let (mut workers, mut lanes) = (FuturesUnordered::new(), VecDeque::new());
         let (mut next, mut given, mut number) = (first, Some(response), 0usize);
         loop {
-            while lanes.len() < self.at_a_time
+            while lanes.len() < usize::from(self.at_a_time)
                 && let Some(span) = next.within(self.total)
             {
                 let (sender, pieces) = unbounded_channel();
@@ -138,7 +145,7 @@ impl Spread<'_> {
                 lanes.push_back(Lane { left, pieces });
                 let source = self.sources[number % self.sources.len()];
                 workers.push(self.bring(span, source, given.take(), sender, &busy));
-                next = Span::from(span.last + 1);
+                next = Span::from(span.last + 1, range_len(self.at_a_time));
                 number += 1;
             }
             let Some(lane) = lanes.front_mut() else {
@@ -261,14 +268,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_cover_a_file_without_a_gap(here in 0u64..5 << 20, more in 0u64..20 << 20) {
-            let total = here + more;
-            let (mut next, mut covered) = (Span::from(here), here);
+        fn ranges_cover_a_file_without_a_gap(
+            here in 0u64..5 << 20, more in 0u64..20 << 20, at_a_time in 1u8..=8
+        ) {
+            let (total, len) = (here + more, range_len(at_a_time));
+            prop_assert!(len * u64::from(at_a_time) <= MAX_WAITING);
+            let (mut next, mut covered) = (Span::from(here, len), here);
             while let Some(span) = next.within(total) {
                 prop_assert_eq!(span.first, covered);
-                prop_assert!(span.len() <= RANGE_LEN);
+                prop_assert!(span.len() <= len);
                 covered += span.len();
-                next = Span::from(span.last + 1);
+                next = Span::from(span.last + 1, len);
             }
             prop_assert_eq!(covered, total);
         }

@@ -13,10 +13,12 @@ use crate::error::FetchError;
 use crate::fetcher::{Fetcher, OnEvent, refusal};
 use crate::inflate::Coding;
 use crate::inflow::Inflow;
+use crate::range::Validator;
 use crate::request::{How, Request, Size};
 use crate::retry::Failure;
+use crate::side::Known;
 use crate::sink::{Finished, Position, Sink};
-use crate::spread::{Span, Spread, can_spread};
+use crate::spread::{Span, Spread, can_spread, range_len};
 use crate::throttle::Limits;
 
 /// Compressed bytes that may be more than a sixteenth longer than what they stand for: headers, and
@@ -80,6 +82,14 @@ impl Transfer<'_> {
             // A validator is one server's word.
             position.known.validator = None;
         }
+        let strong = position.known.validator.as_ref();
+        let proof = self.request.digest.is_some() || strong.is_some_and(Validator::is_strong);
+        if !proof && !position.complete {
+            // Nothing could tell that the rest fits, so it is not asked for. What is here stays
+            // until something better comes.
+            position.len = 0;
+            position.known = Known::default();
+        }
         Ok(position)
     }
 
@@ -91,7 +101,8 @@ impl Transfer<'_> {
             empty: self.request.how.empty_answers,
         };
         loop {
-            let span = (!*self.alone).then(|| Span::from(position.len));
+            let range = range_len(self.connections());
+            let span = (!*self.alone).then(|| Span::from(position.len, range));
             let headers = self.headers_for(&position, span);
             let response = self.fetcher.ask(self.url, &headers, url).await?;
             let head = Head::of(&response);
@@ -158,6 +169,10 @@ impl Transfer<'_> {
         let coding = Coding::read(encoding);
         let unknown = || Failed::garbled(&self.request.url);
         coding.map(Some).ok_or_else(unknown)
+    }
+
+    fn connections(&self) -> u8 {
+        self.request.how.connections.min(How::MAX_CONNECTIONS)
     }
 
     /// The headers of a request for what is missing.
@@ -275,7 +290,6 @@ impl Transfer<'_> {
         if asked.digest {
             sources.extend(self.others);
         }
-        let connections = self.request.how.connections.min(How::MAX_CONNECTIONS);
         let spread = Spread {
             fetcher: self.fetcher,
             sources: &sources,
@@ -284,7 +298,7 @@ impl Transfer<'_> {
             known: &known,
             asked,
             total,
-            at_a_time: usize::from(connections),
+            at_a_time: self.connections(),
         };
         let mut inflow = self.inflow(here, Some(total), false);
         let ended = spread.run(span, response, &mut inflow).await;
