@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where messages are made, beside the client's own sources.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "fetch/src/error.rs",
+    "fetch/src/trouble.rs",
     "trust/src/chain.rs",
     "trust/src/verify_error.rs",
     "trust/src/keyring.rs",
