@@ -6,6 +6,8 @@
 //! collected is taken over.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -66,8 +68,11 @@ impl Records {
     pub fn open(place: &Utf8Path) -> rusqlite::Result<Self> {
         if let Some(parent) = place.parent() {
             // What fails here fails again below, with the path in its text.
-            let _ = std::fs::create_dir_all(parent);
+            let _ = fs::create_dir_all(parent);
         }
+        // Headers may hold what gives access, so that nobody else may read it.
+        let mut options = fs::OpenOptions::new();
+        let _ = options.append(true).create(true).mode(0o600).open(place);
         Self::prepare(Connection::open(place)?)
     }
 
@@ -145,6 +150,11 @@ impl Records {
             save_classic(&transaction, download, file)?;
         }
         if over {
+            // What gave access is of no use any more.
+            transaction.execute(
+                "UPDATE Download SET headers = '{}', metadata = NULL WHERE number = ?1",
+                [signed(download.number)],
+            )?;
             transaction.execute(
                 "DELETE FROM Download WHERE state IN ('cancel', 'finish', 'error') AND number <=
                     (SELECT number FROM Download WHERE state IN ('cancel', 'finish', 'error')
@@ -153,6 +163,11 @@ impl Records {
             )?;
             transaction.execute(
                 "DELETE FROM DownloadFile WHERE number NOT IN (SELECT number FROM Download)",
+                [],
+            )?;
+            transaction.execute(
+                "DELETE FROM SingleDownload WHERE state IN ('cancel', 'finish', 'error')
+                    AND uuid NOT IN (SELECT id FROM Download)",
                 [],
             )?;
         }
@@ -271,6 +286,11 @@ fn save_file(
 
 /// A row in the original's form: numbers as decimal text, maps as JSON.
 fn save_classic(database: &Connection, download: &Download, file: &File) -> rusqlite::Result<()> {
+    let headers = if download.machine.state().is_over() {
+        "{}".to_owned()
+    } else {
+        serde_json::to_string_pretty(&download.headers).unwrap_or_default()
+    };
     database
         .prepare_cached(
             "INSERT OR REPLACE INTO SingleDownload(uuid, appId, url, dbus_path, local_path, hash,
@@ -289,7 +309,7 @@ fn save_classic(database: &Connection, download: &Download, file: &File) -> rusq
             file.total.unwrap_or_default().to_string(),
             download.throttle.to_string(),
             download.metadata.to_json(),
-            serde_json::to_string_pretty(&download.headers).unwrap_or_default(),
+            headers,
         ])?;
     Ok(())
 }
@@ -512,6 +532,15 @@ mod tests {
         assert_eq!(records.known("id1").unwrap(), None);
         let last = records.known("id1002").unwrap().unwrap();
         assert_eq!(last.state, State::Cancel);
+        let secrets: i64 = records
+            .database
+            .query_row(
+                "SELECT COUNT(*) FROM Download WHERE headers LIKE '%Cookie%'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(secrets, 0);
         assert_eq!((&last.url[..], &last.path[..]), ("http://h/a", "/d/a"));
     }
 

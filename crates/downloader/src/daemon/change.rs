@@ -117,6 +117,12 @@ impl Core {
                 return invalid("The destination dir must be already present in the system.");
             }
         }
+        let owner = self.idle(number)?.confined.clone();
+        if let Some(label) = owner
+            && !self.host.home.is_of(&label, directory)
+        {
+            return Err(Refusal::not_writable(directory));
+        }
         let place = names::free(&wanted, |path| self.is_taken(path));
         let file = &mut self.idle(number)?.files[0];
         file.stage.clone_from(&place);

@@ -196,12 +196,12 @@ impl Core {
         self.take_turns();
     }
 
-    /// Does one thing after another. What deletes files, and what comes after that, waits until nobody
-    /// writes to them any more.
+    /// Does one thing after another. What deletes files or begins with them, and what comes after that,
+    /// waits until nobody of an earlier run writes to them any more.
     pub(super) fn carry_out(&mut self, number: u64, acts: Vec<Act>) {
         let mut acts = acts.into_iter();
         while let Some(act) = acts.next() {
-            if act == Act::Discard && self.holds.any(number) {
+            if matches!(act, Act::Discard | Act::Run) && self.holds.any(number) {
                 let rest = std::iter::once(act).chain(acts).collect();
                 self.holds.park(number, rest);
                 return;

@@ -127,7 +127,7 @@ impl Core {
         for (url, path, hash) in wanted {
             self.check_url(caller, &url)?;
             check_hash(&hash, &algorithm, &metadata)?;
-            let path = Utf8PathBuf::from(path);
+            let path = self.allowed(caller, family, path.into())?;
             if !places.insert(path.clone()) {
                 return Err(Refusal::Invalid(format!(
                     "Duplicated local path passed: {path}"
@@ -249,6 +249,21 @@ impl Core {
             return Err(Refusal::Denied(text.to_owned()));
         }
         Ok(parsed)
+    }
+
+    /// The place for a file whose caller has said where: a confined one chooses a name only.
+    fn allowed(
+        &self,
+        caller: &Caller,
+        family: Family,
+        path: Utf8PathBuf,
+    ) -> Result<Utf8PathBuf, Refusal> {
+        if caller.confined.is_none() {
+            return Ok(path);
+        }
+        let name = path.file_name().unwrap_or("file");
+        let place = self.directory(caller, family)?.join(name);
+        Ok(names::free(&place, |path| self.is_taken(path)))
     }
 
     /// A file whose place is given. The name while it is under way is one that nobody has.

@@ -63,6 +63,15 @@ impl Holds {
         self.0.entry(number).or_default().parked = acts;
     }
 
+    /// What was to begin later does not begin any more.
+    pub(super) fn stop(&mut self, number: u64) {
+        if let Some(held) = self.0.get_mut(&number)
+            && held.parked.first() == Some(&Act::Run)
+        {
+            held.parked.clear();
+        }
+    }
+
     /// One fewer; what is to be done if that was the last.
     pub(super) fn release(&mut self, number: u64) -> Option<Vec<Act>> {
         let held = self.0.get_mut(&number)?;

@@ -1,7 +1,10 @@
 //! Takes over the downloads of an earlier process (specification, section 17).
 
+use std::fs;
+
 use super::core::{Core, log_record};
 use crate::job::download::Download;
+use crate::job::metadata::key;
 use crate::job::names;
 
 impl Core {
@@ -27,10 +30,13 @@ impl Core {
     }
 
     fn revive(&mut self, mut download: Download) {
+        let more = download.has_command() || download.metadata.truth(key::EXTRACT);
         for file in &mut download.files {
-            // It may have come to its place in the last moment.
+            // It may have come to its place in the last moment. What was to be done with it then has
+            // not been done to its end.
             if !file.done && Self::is_placed(file) {
-                file.done = true;
+                let part = names::partial(&file.stage);
+                file.done = !more || fs::rename(&file.destination, part).is_err();
             }
             if file.done {
                 file.received = file.total.unwrap_or_default();

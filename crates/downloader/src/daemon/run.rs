@@ -174,6 +174,7 @@ impl Core {
     /// Stops its transfers and keeps what they have brought.
     pub(super) fn stop(&mut self, number: u64) {
         self.count(number);
+        self.holds.stop(number);
         let Some(run) = self.runs.remove(&number) else {
             return;
         };
@@ -302,6 +303,8 @@ impl Core {
         };
         task.placing = !matches!(after, After::Command(_));
         let news = self.news.clone();
+        // Whoever waits for the files hears first where this one is.
+        let guard = self.holds.guard(which, &self.news);
         task.handle = tokio::spawn(async move {
             let what = match finish(received, destination, exact, after).await {
                 Ok(path) => News::Done(path),
@@ -311,6 +314,7 @@ impl Core {
                 },
             };
             drop(news.send((which, what)));
+            drop(guard);
         });
     }
 

@@ -59,6 +59,26 @@ impl Home {
     }
 }
 
+impl Home {
+    /// Whether a directory is one that a confined application may have files put in: below its own in
+    /// the usual places, links resolved.
+    pub fn is_of(&self, label: &str, directory: &Utf8Path) -> bool {
+        let (Self::User { data, home }, Ok(real)) = (self, directory.canonicalize_utf8()) else {
+            return false;
+        };
+        let package = first(label, '_').unwrap_or("unknown");
+        let own = [
+            data.join(package),
+            home.join(".cache").join(package),
+            home.join(".config").join(package),
+            self.directory(Family::Canonical, Some(label)),
+            self.directory(Family::Lomiri, Some(label)),
+        ];
+        let mut own = own.iter().filter_map(|one| one.canonicalize_utf8().ok());
+        own.any(|one| real.starts_with(one))
+    }
+}
+
 /// The part before a separator, if it can be a directory's name.
 fn first(text: &str, separator: char) -> Option<&str> {
     let part = text.split(separator).next()?;
@@ -150,6 +170,30 @@ mod tests {
             ("/d.x/free", "/d.x/free"),
         ] {
             assert_eq!(free(wanted.into(), is_taken), want);
+        }
+    }
+
+    #[test]
+    fn an_application_may_choose_directories_of_its_own() {
+        let place = tempfile::tempdir().unwrap();
+        let home = Utf8Path::from_path(place.path()).unwrap();
+        let user = Home::User {
+            data: home.join(".local/share"),
+            home: home.to_owned(),
+        };
+        let (own, other) = (home.join(".cache/com.app/x"), home.join(".cache/com.other"));
+        for directory in [&own, &other] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        std::os::unix::fs::symlink(&other, own.join("link")).unwrap();
+        for (directory, want) in [
+            (own.clone(), true),
+            (other, false),
+            (own.join("link"), false),
+            (home.join(".cache/com.app/../com.other"), false),
+            (home.join("nowhere"), false),
+        ] {
+            assert_eq!(user.is_of("com.app_app_1", &directory), want, "{directory}");
         }
     }
 

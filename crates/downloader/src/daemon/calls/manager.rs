@@ -47,7 +47,9 @@ impl Core {
                 };
                 let owner = caller.confined.clone().unwrap_or(owner);
                 let all = owner.is_empty() && !exactly && caller.confined.is_none();
-                self.reply_paths(header, family, |one| all || one.owner == owner);
+                self.reply_paths(header, family, |one| {
+                    all || one.owner == owner && caller.may_steer(one.confined.as_deref())
+                });
             }
             "getAllDownloadsWithMetadata" => {
                 let (key, value): (String, String) = arguments(body)?;
