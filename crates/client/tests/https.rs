@@ -4,70 +4,10 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use support::{Ran, client};
-use system_image_testkit::{Device, Keys, Published};
-
-/// OpenSSL's own web server, stopped when dropped.
-struct Secure {
-    child: Child,
-    port: String,
-}
-
-impl Secure {
-    /// Serves a tree with a certificate for `name`, which it writes to the device's directory.
-    fn start(device: &Device, tree: &Published<'_>, name: &str) -> Self {
-        let (key, certificate) = (device.path("key.pem"), certificate(device));
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-            ])
-            .args([
-                "-nodes",
-                "-subj",
-                "/CN=test",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-            ])
-            .args(["-addext", &format!("subjectAltName={name}")])
-            .args(["-keyout", key.as_str(), "-out", &certificate])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let mut child = Command::new("openssl")
-            .args(["s_server", "-accept", "127.0.0.1:0", "-WWW"])
-            .args(["-key", key.as_str(), "-cert", &certificate])
-            .current_dir(tree.root())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let port = lines
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.strip_prefix("ACCEPT 127.0.0.1:")?.to_owned()))
-            .unwrap();
-        Self { child, port }
-    }
-}
-
-impl Drop for Secure {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-fn certificate(device: &Device) -> String {
-    device.path("certificate.pem").into_string()
-}
+use system_image_testkit::{Device, Https, Keys, Published};
 
 fn list_channels(device: &Device, roots: &str) -> Ran {
     let mut command = client(device);
@@ -78,7 +18,7 @@ fn list_channels(device: &Device, roots: &str) -> Ran {
 #[test]
 fn a_server_must_show_a_certificate_for_its_name_that_the_system_trusts() {
     let keys = Keys::generate();
-    // This server answers 200 for files that it has not.
+    // The server answers 200 for files that it has not.
     let tree = Published::new(&keys).blacklist(&[&keys.stranger]);
     let refused = "\ncaused by: The server's certificate is not trusted: https://127.0.0.1:";
     for (name, trusted, accepted) in [
@@ -87,13 +27,15 @@ fn a_server_must_show_a_certificate_for_its_name_that_the_system_trusts() {
         ("IP:127.0.0.2", true, false),
     ] {
         let device = Device::new(&keys);
-        let server = Secure::start(&device, &tree, name);
+        let place = device.path("tls");
+        std::fs::create_dir(&place).unwrap();
+        let server = Https::serve(tree.root(), &place, name, 0);
         device.configure(
             "10_server.ini",
-            &format!("[service]\nhttps_port: {}\n", server.port),
+            &format!("[service]\nhttps_port: {}\n", server.port()),
         );
         let roots = if trusted {
-            certificate(&device)
+            server.certificate().to_string()
         } else {
             "/dev/null".to_owned()
         };

@@ -336,7 +336,7 @@ mod tests {
     fn around() -> Surroundings {
         Surroundings {
             home: Some("/home/u".into()),
-            working_directory: "/work".into(),
+            working_directory: "/here".into(),
         }
     }
 
@@ -411,7 +411,7 @@ mod tests {
         );
         assert_eq!(config.service.device, None);
         assert_eq!(config.cache_partition, "/home/u/cache");
-        assert_eq!(config.system.tempdir, "/work/tmp");
+        assert_eq!(config.system.tempdir, "/here/tmp");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | publish images, right or wrong | [`Published`] |
 //! | serve a published tree, with faults | [`Web`], [`Fault`] |
 //! | answer requests byte by byte | [`http`] |
+//! | serve a directory over TLS | [`Https`] |
 //! | have a device that takes updates | [`Device`] |
 //! | run out of room | [`SmallDisk`] |
 //! | have a message bus with services on it | [`Bus`], [`Mock`] |
@@ -20,6 +21,7 @@ mod bus;
 mod device;
 mod disk;
 pub mod http;
+mod https;
 mod keys;
 mod monitor;
 mod published;
@@ -29,6 +31,7 @@ mod web;
 pub use bus::{Bus, Mock, Peer};
 pub use device::Device;
 pub use disk::SmallDisk;
+pub use https::Https;
 pub use keys::{Keys, MADE, keyring, sign};
 pub use monitor::Monitor;
 pub use published::{CHANNEL, DEVICE, Published};

@@ -1,52 +1,29 @@
 //! The real service on a bus of its own, called and listened to by `GLib`'s tools: another
 //! implementation than ours, so that what is on the wire is proven from outside.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::process::{Child, Command, Output};
 
-use system_image_testkit::{Bus, Device};
+use system_image_testkit::{Bus, Device, Monitor};
 
 const NAME: &str = "com.canonical.SystemImage";
-
-/// Longer than anything takes that a test waits for, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The service and what it says.
 pub(crate) struct Daemon<'a> {
     bus: &'a Bus,
     service: Child,
-    monitor: Child,
-    lines: Receiver<String>,
+    monitor: Monitor,
 }
 
 impl<'a> Daemon<'a> {
     /// Starts it for a device.
     pub(crate) fn start(bus: &'a Bus, device: &Device) -> Self {
-        let mut monitor = bus.program("gdbus");
-        monitor.args(["monitor", "--system", "--dest", NAME]);
-        let mut monitor = monitor.stdout(Stdio::piped()).spawn().unwrap();
-        let (send, lines) = channel();
-        let mut out = BufReader::new(monitor.stdout.take().unwrap());
-        // It listens once it says so.
-        let mut first = String::new();
-        out.read_line(&mut first).unwrap();
-        assert!(first.starts_with("Monitoring"), "{first}");
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let monitor = Monitor::of(bus, NAME);
         let service = command(bus, device).spawn().unwrap();
         bus.wait_for(NAME);
         Self {
             bus,
             service,
             monitor,
-            lines,
         }
     }
 
@@ -70,18 +47,13 @@ impl<'a> Daemon<'a> {
 
     /// The next signal of the original's interface, as `Name (arguments)`.
     pub(crate) fn signal(&self) -> String {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("no signal came");
-            if let Some(signal) = line.strip_prefix("/Service: com.canonical.SystemImage.") {
-                return signal.to_owned();
-            }
-        }
+        self.monitor.signal("/Service", NAME)
     }
 
     /// The next line of the monitor with this in it.
     pub(crate) fn line_with(&self, text: &str) -> String {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("no signal came");
+            let line = self.monitor.line();
             if line.contains(text) {
                 return line;
             }
@@ -115,10 +87,8 @@ impl<'a> Daemon<'a> {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
-        for child in [&mut self.service, &mut self.monitor] {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.service.kill();
+        let _ = self.service.wait();
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use system_image_testkit::Bus;
 use system_image_testkit::http::{Answer, Server};
@@ -12,6 +13,21 @@ use crate::support::{Daemon, Place, command};
 
 /// Nobody, whom every system has.
 const NOBODY: u32 = 65534;
+
+/// The daemon of somebody who is not root.
+fn of_a_user(bus: &Bus, place: &Place) -> Command {
+    let own = command(bus, place);
+    if !rustix::process::geteuid().is_root() {
+        return own;
+    }
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    // A test's program may be where only root can go.
+    let program = place.file("daemon");
+    fs::copy(own.get_program(), &program).unwrap();
+    let mut other = bus.program(program.as_str());
+    other.args(own.get_args()).uid(NOBODY).gid(NOBODY);
+    other
+}
 
 #[test]
 fn root_runs_no_command() {
@@ -36,17 +52,7 @@ fn root_runs_no_command() {
 fn a_users_command_gets_the_file_and_then_it_is_gone() {
     let (bus, place) = (Bus::start(), Place::new());
     let server = Server::start(|asked| Answer::file(asked, b"content", "\"1\""));
-    let mut command = command(&bus, &place);
-    if rustix::process::geteuid().is_root() {
-        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        // A test's program may be where only root can go.
-        let program = place.file("daemon");
-        fs::copy(command.get_program(), &program).unwrap();
-        let mut other = bus.program(program.as_str());
-        other.args(command.get_args()).uid(NOBODY).gid(NOBODY);
-        command = other;
-    }
-    let daemon = Daemon::with(&bus, command);
+    let daemon = Daemon::with(&bus, of_a_user(&bus, &place));
     let copy = place.file("copy");
     let get = format!("{{'post-download-command': <['cp', '$file', '{copy}']>}}");
     let fail = "{'post-download-command': <['sh', '-c', 'echo out; echo err >&2; exit 7']>}";
@@ -91,14 +97,7 @@ fn files_are_read_only_for_whoever_may_read_them() {
     let (bus, place) = (Bus::start(), Place::new());
     let secret = place.file("secret");
     fs::write(&secret, "secret").unwrap();
-    let mut command = command(&bus, &place);
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let program = place.file("daemon");
-    fs::copy(command.get_program(), &program).unwrap();
-    let mut other = bus.program(program.as_str());
-    other.args(command.get_args()).uid(NOBODY).gid(NOBODY);
-    command = other;
-    let daemon = Daemon::with(&bus, command);
+    let daemon = Daemon::with(&bus, of_a_user(&bus, &place));
     // Root calls a daemon of somebody else.
     let request = format!("('file://{secret}', '', '', @a{{sv}} {{}}, @a{{ss}} {{}})");
     let method = "com.lomiri.applications.DownloadManager.createDownload";

@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use system_image_testkit::Bus;
 use system_image_testkit::http::{Answer, Asked, Server};
+use system_image_testkit::{Bus, Https};
 
-use crate::support::{Daemon, Place, noise, sha256};
+use crate::support::{Daemon, Place, command, noise, sha256};
 
 const LEN: usize = 300_000;
 
@@ -145,4 +145,51 @@ fn an_answer_without_content_is_an_empty_file() {
     daemon.call(&path, "start", &[]);
     daemon.until(&path, "finished");
     assert_eq!(fs::read(file).unwrap(), b"");
+}
+
+#[test]
+fn a_certificate_must_be_trusted_valid_and_the_servers() {
+    let bus = Bus::start();
+    for (what, accepted, name, years_ago, error) in [
+        ("nobody vouches for it", false, "IP:127.0.0.1", 0, true),
+        ("it is accepted", true, "IP:127.0.0.1", 0, false),
+        ("it is accepted but too old", true, "IP:127.0.0.1", 3, true),
+        (
+            "it is accepted but another's",
+            true,
+            "IP:127.0.0.2",
+            0,
+            true,
+        ),
+    ] {
+        let place = Place::new();
+        let root = place.file("www");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("x"), "content").unwrap();
+        let server = Https::serve(&root, place.path(), name, years_ago);
+        let mut daemon = command(&bus, &place);
+        if accepted {
+            let pattern = place.file("certif*.pem");
+            daemon.args(["-self-signed-certs", pattern.as_str()]);
+        }
+        let daemon = Daemon::with(&bus, daemon);
+        let file = place.file("x");
+        let url = format!("https://127.0.0.1:{}/x", server.port());
+        let path = daemon.fetch(&url, &file);
+        daemon.call(&path, "start", &[]);
+        if error {
+            let signals = daemon.until(&path, "error");
+            assert!(
+                signals
+                    .iter()
+                    .any(|told| told.starts_with("networkError ((6, ")),
+                "{what}: {signals:?}"
+            );
+            assert_eq!(signals.last().unwrap(), "error ('SSL ERROR',)", "{what}");
+            assert!(!file.exists(), "{what}");
+        } else {
+            daemon.until(&path, "finished");
+            assert_eq!(fs::read(&file).unwrap(), b"content", "{what}");
+        }
+    }
 }
