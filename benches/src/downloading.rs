@@ -142,7 +142,7 @@ fn waiting(lab: &Lab, bus: &Bus, table: &mut Table) -> anyhow::Result<()> {
             sleep(NOTICES);
             let used = process::used(service.child.id())?;
             Ok(Cost {
-                seconds: f64::NAN,
+                seconds: 0.0,
                 cpu: used.cpu,
                 memory: used.resident,
             })

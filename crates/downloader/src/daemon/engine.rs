@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use camino::Utf8PathBuf;
@@ -10,6 +12,8 @@ use system_image_fetch::{
     Algorithm, CertificateDer, Digest, FetchError, Fetcher, How, Patience, Request, Settings, Size,
     Throttle,
 };
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use crate::job::download::{Download, File};
 use crate::job::failure::{Failure, code};
@@ -42,10 +46,11 @@ pub struct Engine {
     certificates: Vec<CertificateDer<'static>>,
     limit: Arc<Throttle>,
     language: String,
+    transfers: Handle,
 }
 
 impl Engine {
-    /// An engine that trusts these certificates besides the system's.
+    /// An engine that trusts these certificates besides the system's, with a thread for its transfers.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, FetchError> {
         let fetcher = Fetcher::new(settings(&certificates, None))?;
         let language = std::env::var("LANG").unwrap_or_default();
@@ -59,7 +64,16 @@ impl Engine {
                 "" | "C" | "POSIX" => "*".to_owned(),
                 language => format!("{},*", language.replace('_', "-")),
             },
+            transfers: transfers().map_err(|error| FetchError::Setup(error.into()))?,
         })
+    }
+
+    /// Starts a transfer, on the thread of transfers.
+    pub(super) fn start(
+        &self,
+        transfer: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        self.transfers.spawn(transfer)
     }
 
     /// The limit for all downloads together, in bytes per second; 0 for none.
@@ -148,6 +162,17 @@ impl Engine {
         proxied.insert(proxy.to_owned(), fetcher.clone());
         Ok(fetcher)
     }
+}
+
+/// A thread on which transfers run until the process ends: calls do not wait for bytes.
+fn transfers() -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    let thread = thread::Builder::new().name("transfers".to_owned());
+    thread.spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
 }
 
 fn settings(certificates: &[CertificateDer<'static>], proxy: Option<&str>) -> Settings {

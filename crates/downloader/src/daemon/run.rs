@@ -144,7 +144,7 @@ impl Core {
             let guard = self.holds.guard(which, &self.news);
             let order = self.engine.order(download, file, &run.limit, guard);
             let seen = Arc::clone(&counter);
-            let handle = tokio::spawn(async move {
+            let handle = self.engine.start(async move {
                 let brought = match order {
                     Ok(order) => bring::bring(order, &seen).await,
                     Err(failure) => Err(bring::Missed::for_good(failure)),
