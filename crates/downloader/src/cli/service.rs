@@ -82,10 +82,7 @@ enum Unfit {
 
 /// What a person can do.
 pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    if let Some(unfit) = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Unfit>())
-    {
+    if let Some(unfit) = error.downcast_ref::<Unfit>() {
         return Some(match unfit {
             Unfit::Absent(_) => {
                 "install its activation files, or choose the other bus: --system or --session"

@@ -53,7 +53,12 @@ pub fn main(options: &Options) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::say(system_image_report::describe(&error, None).trim_end());
+            let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+            let taken = causes.any(|cause| matches!(cause, zbus::Error::NameTaken));
+            let hint =
+                "another download service runs: stop it, or start this one on a bus of its own";
+            let told = system_image_report::describe(&error, taken.then_some(hint));
+            log::say(told.trim_end());
             ExitCode::FAILURE
         }
     }

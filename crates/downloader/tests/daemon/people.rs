@@ -87,6 +87,13 @@ fn what_goes_wrong_is_said_with_a_hint() {
         said.contains("there is no download service on the system bus") && said.contains("hint:"),
         "{said}"
     );
+    let other = Bus::with_services(&[(crate::support::NAME, "/usr/bin/lomiri-download-manager")]);
+    let another = run(&other, &["list"]);
+    let said = String::from_utf8(another.stderr).unwrap();
+    assert!(
+        said.contains("is another program") && said.contains("hint:"),
+        "{said}"
+    );
     let _daemon = Daemon::start(&bus, &place);
     let unknown = run(&bus, &["pause", "abc"]);
     let said = String::from_utf8(unknown.stderr).unwrap();

@@ -144,6 +144,11 @@ fn without_permission_nobody_ends_it() {
         "{refused}"
     );
     let mut second: Command = crate::support::command(&bus, &place);
-    let status = second.status().unwrap();
-    assert_eq!(status.code(), Some(1), "the name is taken");
+    let second = second.output().unwrap();
+    assert_eq!(second.status.code(), Some(1), "the name is taken");
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        said.contains("hint: another download service runs"),
+        "{said}"
+    );
 }
