@@ -108,11 +108,12 @@ impl Add {
         if self.wifi_only {
             service.download(&shown, "allowGSMDownload", &false).await?;
         }
+        let heard = service.hear(&shown).await?;
         if !self.idle {
             service.download(&shown, "start", &()).await?;
         }
         if self.wait {
-            return watch::until_complete(service, &shown).await;
+            return watch::until_complete(service, &shown, &heard).await;
         }
         if json {
             let shown = service.find(path.as_str()).await?;

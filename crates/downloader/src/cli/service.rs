@@ -1,16 +1,18 @@
 //! The service, from the command line's side.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use system_image_bus::download::Family;
 use system_image_bus::presence;
 use tokio::time::timeout;
 use zbus::wire::Type;
-use zbus::{Connection, DynamicType, OwnedVariant};
+use zbus::{Connection, DynamicType, MatchRule, Message, MessageStream, OwnedVariant, message};
 
 use crate::bus::interfaces::Interface;
 
@@ -107,6 +109,46 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<&'static str> {
     }
 }
 
+/// Why a download has failed, once it has.
+#[derive(Debug, Default)]
+pub(super) struct Heard(Arc<Mutex<Option<String>>>);
+
+impl Heard {
+    /// In words.
+    pub(super) fn cause(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What a typed signal says in words.
+fn cause_of(signal: &Message) -> Option<String> {
+    let header = signal.header();
+    let body = signal.body();
+    match header.member()?.as_str() {
+        "httpError" => {
+            let ((code, reason),): ((i32, String),) = body.deserialize().ok()?;
+            Some(format!("the server says {code} {reason}"))
+        }
+        "networkError" | "authError" => {
+            let ((_, text),): ((i32, String),) = body.deserialize().ok()?;
+            Some(text)
+        }
+        "hashError" => {
+            let ((algorithm, _, got),): ((String, String, String),) = body.deserialize().ok()?;
+            Some(format!("its {algorithm} is {got}"))
+        }
+        "processError" => {
+            type Process = ((i32, String, i32, String, String),);
+            let ((_, name, _, _, stderr),): Process = body.deserialize().ok()?;
+            Some(format!("{name}: {stderr}"))
+        }
+        _ => None,
+    }
+}
+
 impl Service {
     pub(super) async fn connect(system: bool) -> anyhow::Result<Self> {
         let (builder, bus) = if system {
@@ -154,6 +196,28 @@ impl Service {
             0 => bail!("there is no download `{id}`"),
             many => bail!("{many} downloads begin with `{id}`: give more of it"),
         }
+    }
+
+    /// Hears why a download fails, from now on.
+    pub(super) async fn hear(&self, shown: &Shown) -> anyhow::Result<Heard> {
+        let path = shown.text("Object");
+        let rule = MatchRule::builder()
+            .msg_type(message::Type::Signal)
+            .path(path)
+            .interface(Interface::Download(Family::Lomiri).name())
+            .build()?;
+        let mut signals = MessageStream::for_match_rule(rule, &self.connection, None).await?;
+        let heard = Heard::default();
+        let cause = Arc::clone(&heard.0);
+        tokio::spawn(async move {
+            while let Some(Ok(signal)) = signals.next().await {
+                if let Some(text) = cause_of(&signal) {
+                    // Nothing that is done under the lock stops half-way.
+                    *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                }
+            }
+        });
+        Ok(heard)
     }
 
     /// Calls the manager.

@@ -4,11 +4,12 @@ use std::io::{IsTerminal as _, Write as _, stdout};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use system_image_report::{bar, columns};
 use tokio::time::sleep;
 
 use super::list;
-use super::service::{Service, Shown};
+use super::service::{Heard, Service, Shown};
 
 /// How often the service is asked.
 const EVERY: Duration = Duration::from_millis(500);
@@ -39,7 +40,11 @@ impl Watch {
 }
 
 /// Shows one download until it is complete, and collects it.
-pub(super) async fn until_complete(service: &Service, one: &Shown) -> anyhow::Result<ExitCode> {
+pub(super) async fn until_complete(
+    service: &Service,
+    one: &Shown,
+    heard: &Heard,
+) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new(false);
     let id = one.id();
     let place = loop {
@@ -48,7 +53,10 @@ pub(super) async fn until_complete(service: &Service, one: &Shown) -> anyhow::Re
         screen.show(&downloads);
         match downloads.first() {
             None => {
-                anyhow::bail!("the download has failed or was canceled");
+                let cause = heard.cause();
+                let gone = anyhow!("the download was canceled");
+                let failed = |cause| anyhow!("{cause}").context("the download has failed");
+                return Err(cause.map_or(gone, failed));
             }
             Some(shown) if shown.text("Activity") == "complete" => {
                 service.download(shown, "collected", &()).await?;

@@ -101,6 +101,11 @@ fn what_goes_wrong_is_said_with_a_hint() {
     let bad = run(&bus, &["add", "no url"]);
     let said = String::from_utf8(bad.stderr).unwrap();
     assert!(said.contains("Invalid URL"), "{said}");
+    let server = Server::start(|_| Answer::status("404 Not Found"));
+    let missing = run(&bus, &["add", &server.url("/x"), "--wait"]);
+    let said = String::from_utf8(missing.stderr).unwrap();
+    let want = "error: the download has failed\ncaused by: the server says 404 Not Found\n";
+    assert_eq!(said, want);
     let word = run(&bus, &["lst"]);
     assert_eq!(word.status.code(), Some(2));
     let hash = run(&bus, &["add", "http://h/x", "--hash", "sha256:12"]);
