@@ -124,7 +124,7 @@ fn a_limit_limits_and_can_be_changed() {
     }
     let took = begun.elapsed().as_secs_f64();
     assert!(took > 1.0, "1500 bytes at 1000 a second took {took} s");
-    assert!(last < 3000, "{last}");
+    assert!(last < 20_000, "without a limit all would be there: {last}");
     daemon.call(&path, "setThrottle", &["0"]);
     daemon.until(&path, "finished");
     assert!(begun.elapsed().as_secs() < 60, "the rest was not limited");
