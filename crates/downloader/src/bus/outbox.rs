@@ -9,6 +9,7 @@ use serde::Serialize;
 use system_image_bus::download::Family;
 use tokio::sync::mpsc::UnboundedSender;
 use zbus::message::Header;
+use zbus::wire::Type;
 use zbus::{DynamicType, Message, ObjectPath, Variant};
 
 use super::interfaces::Interface;
@@ -62,25 +63,28 @@ impl Outbox {
 
     /// Why a download failed: the typed signal and then `error`. `url` is of the file that failed.
     pub fn failed(&self, download: &Download, url: &str, failure: &Failure) {
+        self.cause(download, url, &failure.cause);
         match download.shape {
-            Shape::Group => {
-                self.cause_of(download, url, &failure.cause);
-                let text = format!("{url}:{}", failure.text);
-                self.tell(download, "error", &text);
-            }
-            Shape::Single | Shape::Message => {
-                self.cause(download, &failure.cause);
-                self.tell(download, "error", &failure.text);
-            }
+            Shape::Group => self.tell(download, "error", &format!("{url}:{}", failure.text)),
+            Shape::Single | Shape::Message => self.tell(download, "error", &failure.text),
         }
     }
 
-    fn cause(&self, download: &Download, cause: &Cause) {
+    fn cause(&self, download: &Download, url: &str, cause: &Cause) {
         match cause {
-            Cause::Http { code, reason } => self.tell(download, "httpError", &((code, reason),)),
-            Cause::Network { code, text } => self.tell(download, "networkError", &((code, text),)),
+            Cause::Http { code, reason } => {
+                self.typed(download, url, "httpError", (*code, reason.as_str()));
+            }
+            Cause::Network { code, text } => {
+                self.typed(download, url, "networkError", (*code, text.as_str()));
+            }
             Cause::Authentication { proxy, text } => {
-                self.tell(download, "authError", &((i32::from(*proxy), text),));
+                self.typed(
+                    download,
+                    url,
+                    "authError",
+                    (i32::from(*proxy), text.as_str()),
+                );
             }
             Cause::Process {
                 kind,
@@ -89,40 +93,27 @@ impl Outbox {
                 stdout,
                 stderr,
             } => {
-                let body = ((kind, name, status, stdout, stderr),);
-                self.tell(download, "processError", &body);
+                let error = (*kind, *name, *status, stdout.as_str(), stderr.as_str());
+                self.typed(download, url, "processError", error);
             }
+            // A group has no signal for it.
+            Cause::Hash { .. } if download.shape == Shape::Group => {}
             Cause::Hash {
                 algorithm,
                 want,
                 got,
-            } => self.tell(download, "hashError", &((algorithm, want, got),)),
+            } => {
+                let error = (algorithm.as_str(), want.as_str(), got.as_str());
+                self.typed(download, url, "hashError", error);
+            }
         }
     }
 
-    fn cause_of(&self, download: &Download, url: &str, cause: &Cause) {
-        match cause {
-            Cause::Http { code, reason } => {
-                self.tell(download, "httpError", &(url, (code, reason)));
-            }
-            Cause::Network { code, text } => {
-                self.tell(download, "networkError", &(url, (code, text)));
-            }
-            Cause::Authentication { proxy, text } => {
-                self.tell(download, "authError", &(url, (i32::from(*proxy), text)));
-            }
-            Cause::Process {
-                kind,
-                name,
-                status,
-                stdout,
-                stderr,
-            } => {
-                let body = (url, (kind, name, status, stdout, stderr));
-                self.tell(download, "processError", &body);
-            }
-            // A group has no signal for it.
-            Cause::Hash { .. } => {}
+    /// A typed signal; a group says of which file.
+    fn typed<E: Serialize + Type>(&self, download: &Download, url: &str, name: &str, error: E) {
+        match download.shape {
+            Shape::Group => self.tell(download, name, &(url, error)),
+            Shape::Single | Shape::Message => self.tell(download, name, &(error,)),
         }
     }
 

@@ -12,7 +12,6 @@ use crate::job::download::Download;
 use crate::job::failure::Refusal;
 use crate::job::machine::{State, Told};
 use crate::job::metadata::{Metadata, key};
-use crate::job::names;
 
 /// The properties of the original's interface.
 pub(super) fn classic(download: &Download) -> HashMap<&'static str, Variant<'static>> {
@@ -123,7 +122,7 @@ impl Core {
         {
             return Err(Refusal::not_writable(directory));
         }
-        let place = names::free(&wanted, |path| self.is_taken(path));
+        let place = self.free(&wanted);
         let file = &mut self.idle(number)?.files[0];
         file.stage.clone_from(&place);
         file.destination = place;

@@ -4,9 +4,9 @@
 //! transfers that are started and stopped, records in the database. What a call or news *means* is decided
 //! in `job`; here it is carried out: first the database knows, then the bus.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use system_image_bus::Network;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -141,41 +141,36 @@ impl Core {
         }
     }
 
-    /// The network as it was when somebody last looked.
-    pub fn network(&self) -> &Network {
-        &self.network
-    }
-
     /// Adds a download that was made or restored.
     pub(super) fn insert(&mut self, download: Download) {
         self.by_tail.insert(download.tail(), download.number);
         self.downloads.insert(download.number, download);
     }
 
-    /// Whether a path cannot be had: something is there, or another download will be.
-    pub(super) fn is_taken(&self, path: &Utf8Path) -> bool {
-        is_there(path) || is_there(&names::partial(path)) || self.is_reserved(path)
+    /// The first name like this one that can be had: nothing is there, and no other download will be.
+    pub(super) fn free(&self, wanted: &Utf8Path) -> Utf8PathBuf {
+        self.free_unless(wanted, is_there)
     }
 
-    pub(super) fn is_reserved(&self, path: &Utf8Path) -> bool {
-        let mut files = self.downloads.values().flat_map(|download| &download.files);
-        files.any(|file| !file.done && (file.destination == path || file.stage == path))
+    /// The same for a name under which only the temporary file will be.
+    pub(super) fn free_stage(&self, wanted: &Utf8Path) -> Utf8PathBuf {
+        self.free_unless(wanted, |_| false)
+    }
+
+    fn free_unless(&self, wanted: &Utf8Path, taken: impl Fn(&Utf8Path) -> bool) -> Utf8PathBuf {
+        let files = self.downloads.values().flat_map(|download| &download.files);
+        let coming = files.filter(|file| !file.done);
+        let reserved: HashSet<&Utf8Path> = coming
+            .flat_map(|file| [file.destination.as_path(), &file.stage])
+            .collect();
+        names::free(wanted, |path| {
+            taken(path) || is_there(&names::partial(path)) || reserved.contains(path)
+        })
     }
 
     /// Tells a download something and carries out what follows.
     pub fn tell(&mut self, number: u64, told: Told) {
-        let Some(download) = self.downloads.get_mut(&number) else {
-            return;
-        };
-        let before = download.machine.clone();
-        let acts = download.machine.told(told);
-        if acts.contains(&Act::Run) {
-            download.ran = true;
-        }
-        if download.machine != before {
-            self.save_state(number);
-        }
-        self.carry_out(number, acts);
+        self.tell_turn(number, told);
         self.take_turns();
     }
 
@@ -278,13 +273,17 @@ impl Core {
         self.tell_waits();
     }
 
+    /// The same, whoever's turn it is then.
     fn tell_turn(&mut self, number: u64, told: Told) {
         let Some(download) = self.downloads.get_mut(&number) else {
             return;
         };
+        let before = download.machine.clone();
         let acts = download.machine.told(told);
         download.ran |= acts.contains(&Act::Run);
-        self.save_state(number);
+        if download.machine != before {
+            self.save_state(number);
+        }
         self.carry_out(number, acts);
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use system_image_bus::download::Family;
 use system_image_fetch::Algorithm;
 use url::Url;
@@ -71,7 +71,7 @@ impl Core {
                 None => names::from_url(parsed.path()).unwrap_or_else(ids::random),
             };
             let directory = self.directory(caller, family)?;
-            let destination = names::free(&directory.join(name), |path| self.is_taken(path));
+            let destination = self.free(&directory.join(name));
             File::new(url, destination, hash, algorithm)
         };
         let owner = owner(caller, &metadata);
@@ -100,7 +100,7 @@ impl Core {
         let id = self.free_id(caller.confined.as_deref());
         let name = names::from_url(parsed.path()).unwrap_or_else(ids::random);
         let directory = self.directory(caller, family)?;
-        let destination = names::free(&directory.join(name), |path| self.is_taken(path));
+        let destination = self.free(&directory.join(name));
         let file = File::new(url, destination, String::new(), String::new());
         let owner = owner(caller, &metadata);
         let none = HashMap::new();
@@ -263,13 +263,12 @@ impl Core {
         }
         let name = path.file_name().unwrap_or("file");
         let place = self.directory(caller, family)?.join(name);
-        Ok(names::free(&place, |path| self.is_taken(path)))
+        Ok(self.free(&place))
     }
 
     /// A file whose place is given. The name while it is under way is one that nobody has.
     fn exact(&self, url: String, path: Utf8PathBuf, hash: String, algorithm: String) -> File {
-        let taken = |path: &Utf8Path| is_there(&names::partial(path)) || self.is_reserved(path);
-        let stage = names::free(&path, taken);
+        let stage = self.free_stage(&path);
         File {
             stage,
             exact: true,

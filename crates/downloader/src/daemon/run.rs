@@ -346,7 +346,7 @@ impl Core {
         if wanted == file.destination {
             return wanted;
         }
-        names::free(&wanted, |path| self.is_taken(path))
+        self.free(&wanted)
     }
 
     /// A file is in its place.
