@@ -6,6 +6,8 @@
 
 use std::io::{self, Read};
 
+use system_image_tree::{PART_NAME, STAGING_NAME};
+
 use crate::path::{MemberPath, PathError, Shown};
 use crate::route::Route;
 use crate::tar::header::{Header, Kind};
@@ -16,10 +18,6 @@ const MAX_REMOVED: u64 = 16 << 20;
 
 /// The name of the list of removals.
 const REMOVED: &[u8] = b"removed";
-
-/// The name under which a file is written before it replaces the old one; see
-/// [`apply`](crate::apply::apply).
-pub(crate) const PART_NAME: &[u8] = b".system-image.part";
 
 /// Why an archive is no update archive.
 #[derive(Debug, thiserror::Error)]
@@ -46,16 +44,16 @@ pub enum ArchiveError {
     /// `removed` is not a file, longer than any real one, or not the archive's first member.
     #[error("`removed` {0}")]
     RemovedMember(&'static str),
-    /// A hard link of the system to a file that is not in the system.
-    #[error("member `{path}` is a hard link to `{}`, which is not below `system/`", Shown(.target))]
+    /// A hard link to a file that goes somewhere else, or nowhere.
+    #[error("member `{path}` is a hard link to `{}`, which is not in the same tree", Shown(.target))]
     LinkTarget {
         /// The link.
         path: MemberPath,
         /// What it names.
         target: Vec<u8>,
     },
-    /// `system` is something else than a directory, or a member has the name that this crate
-    /// uses for files that are not complete yet.
+    /// `system` is something else than a directory, or a member has a name that is kept for what is
+    /// not complete yet.
     #[error("member `{path}` cannot be placed: {why}")]
     Place {
         /// The member.
@@ -88,10 +86,16 @@ pub struct Member {
 }
 
 impl Member {
-    /// The file that a hard link of the system names, below the system's root.
+    /// The file that a hard link names, below the root of the tree that the link goes to.
     pub(crate) fn link_target(&self, target: &[u8]) -> Result<MemberPath, ArchiveError> {
-        match MemberPath::parse(target).as_ref().map(Route::of) {
-            Ok(Route::System(below)) if !below.is_root() => Ok(below),
+        let target_route = MemberPath::parse(target).map(|path| Route::of(&path));
+        match (&self.route, target_route) {
+            (Route::System(_), Ok(Route::System(below)))
+            | (Route::Data(_), Ok(Route::Data(below)))
+                if !below.is_root() =>
+            {
+                Ok(below)
+            }
             _ => Err(ArchiveError::LinkTarget {
                 path: self.path.clone(),
                 target: target.to_vec(),
@@ -180,7 +184,7 @@ impl Member {
                 why,
             })
         };
-        let Route::System(below) = &self.route else {
+        let (Route::System(below) | Route::Data(below)) = &self.route else {
             return if self.path.is_root() {
                 place("it has no name")
             } else {
@@ -188,14 +192,12 @@ impl Member {
             };
         };
         if below.is_root() && self.header.kind != Kind::Directory {
-            return place("the system's root is a directory");
+            return place("the root of a tree is a directory");
         }
-        if below
-            .as_bytes()
-            .split(|&b| b == b'/')
-            .any(|part| part == PART_NAME)
-        {
-            return place("the name is reserved for incomplete files");
+        let mut parts = below.as_bytes().split(|&b| b == b'/');
+        let is_staging = parts.clone().next() == Some(STAGING_NAME.as_bytes());
+        if is_staging || parts.any(|part| part == PART_NAME.as_bytes()) {
+            return place("the name is reserved for what is incomplete");
         }
         if let Kind::HardLink { target } = &self.header.kind {
             self.link_target(target)?;
@@ -256,7 +258,7 @@ pub struct Contents {
     pub bytes: u64,
     /// Bytes of file content that need room on the disk for certain: those of files without holes.
     pub solid_bytes: u64,
-    /// Members that go elsewhere, in archive order.
+    /// Members that go to neither the system nor the user data, in archive order.
     pub elsewhere: Vec<Route>,
 }
 
@@ -272,16 +274,18 @@ pub fn check(input: impl Read, limits: Limits) -> Result<Contents, ArchiveError>
         ..Contents::default()
     };
     while let Some(member) = archive.next_member()? {
-        if let Route::System(_) = member.route {
-            contents.members += 1;
-            if let Kind::File { size } = member.header.kind {
-                contents.bytes += size;
-                if !archive.content().is_sparse() {
-                    contents.solid_bytes += size;
+        match member.route {
+            Route::System(_) => {
+                contents.members += 1;
+                if let Kind::File { size } = member.header.kind {
+                    contents.bytes += size;
+                    if !archive.content().is_sparse() {
+                        contents.solid_bytes += size;
+                    }
                 }
             }
-        } else {
-            contents.elsewhere.push(member.route);
+            Route::Data(_) => {}
+            elsewhere => contents.elsewhere.push(elsewhere),
         }
         if let Err(error) = io::copy(archive.content(), &mut io::sink()) {
             return Err(archive.content().content_error(error).into());
