@@ -3,13 +3,15 @@
 //!
 //! | to | use |
 //! | --- | --- |
-//! | describe a system, pack it, compare it | [`tree`] |
+//! | describe a system, pack it, compare it | [`tree`], [`between`], [`xz`] |
 //! | have a key for each role | [`Keys`] |
 //! | publish images, right or wrong | [`Published`] |
 //! | serve a published tree, with faults | [`Web`], [`Fault`] |
 //! | answer requests byte by byte | [`http`] |
 //! | serve a directory over TLS | [`Https`] |
 //! | have a device that takes updates | [`Device`] |
+//! | have a recovery that runs the upgrader | [`Recovery`] |
+//! | have a block device | [`LoopDevice`] |
 //! | run out of room | [`SmallDisk`] |
 //! | have a message bus with services on it | [`Bus`], [`Mock`] |
 #![allow(
@@ -23,8 +25,11 @@ mod disk;
 pub mod http;
 mod https;
 mod keys;
+mod loop_device;
 mod monitor;
+mod pack;
 mod published;
+mod recovery;
 pub mod tree;
 mod web;
 
@@ -33,6 +38,9 @@ pub use device::Device;
 pub use disk::SmallDisk;
 pub use https::Https;
 pub use keys::{Keys, MADE, keyring, sign};
+pub use loop_device::LoopDevice;
 pub use monitor::Monitor;
+pub use pack::{between, xz};
 pub use published::{CHANNEL, DEVICE, Published};
+pub use recovery::Recovery;
 pub use web::{Fault, Web};

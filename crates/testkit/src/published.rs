@@ -4,13 +4,9 @@
 //! test may go on publishing; what is wrong with a tree is put there last.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use camino::Utf8Path;
-use liblzma::write::XzEncoder;
-use system_image_delta_build::{Options, delta};
 use system_image_formats::channel_ini::{ChannelIni, Port};
 use system_image_formats::channels::{Channel, Channels, DeviceEntry, SignedPath};
 use system_image_formats::detail::VersionDetail;
@@ -25,6 +21,7 @@ use system_image_trust::{Keyring, SecretKey};
 use tempfile::TempDir;
 
 use crate::keys::{Keys, MADE, keyring, sign};
+use crate::pack::{between, xz};
 use crate::tree::Tree;
 use crate::web::Web;
 
@@ -307,24 +304,6 @@ fn ballast() -> Vec<u8> {
         state.to_le_bytes()[0]
     };
     (0..BALLAST).map(|_| next()).collect()
-}
-
-fn between(base: &Tree, target: &Tree) -> Vec<u8> {
-    let mut out = Vec::new();
-    delta(&stored(base), &stored(target), Options::default(), &mut out).unwrap();
-    out
-}
-
-fn stored(tree: &Tree) -> File {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&tree.tar()).unwrap();
-    file
-}
-
-fn xz(bytes: &[u8]) -> Vec<u8> {
-    let mut xz = XzEncoder::new(Vec::new(), 0);
-    xz.write_all(bytes).unwrap();
-    xz.finish().unwrap()
 }
 
 fn index_path(channel: &str) -> String {

@@ -7,7 +7,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Instant;
 
-use support::{Device, expected};
+use support::{Device, device, expected, outcome};
 use system_image_testkit::tree::{Snapshot, Tree, assert_equal, snapshot};
 
 /// Content that does not compress, so that there is something to wait for.
@@ -67,7 +67,7 @@ fn want(tree: &Tree) -> Snapshot {
 fn killed_until_done(prepare: impl Fn(&Device), leave: impl Fn(&Device), want: &Snapshot) -> u32 {
     const ROUNDS: u32 = 4;
     const KILLS: u32 = 12;
-    let undisturbed = Device::new();
+    let undisturbed = device();
     prepare(&undisturbed);
     leave(&undisturbed);
     let start = Instant::now();
@@ -77,7 +77,7 @@ fn killed_until_done(prepare: impl Fn(&Device), leave: impl Fn(&Device), want: &
 
     let mut kills = 0;
     for round in 0..ROUNDS {
-        let device = Device::new();
+        let device = device();
         prepare(&device);
         leave(&device);
         for kill in 0.. {
@@ -97,7 +97,7 @@ fn killed_until_done(prepare: impl Fn(&Device), leave: impl Fn(&Device), want: &
         }
         assert_eq!(device.dropped(), [] as [&str; 0], "round {round}");
         assert_equal(&snapshot(&device.system()), want, &format!("round {round}"));
-        assert_eq!(device.result()["outcome"], "installed");
+        assert_eq!(outcome(&device)["outcome"], "installed");
     }
     kills
 }
@@ -126,7 +126,7 @@ fn deltas_killed_anywhere_are_completed() {
 
 /// A device in the middle of an update whose files are gone.
 fn stuck() -> Device {
-    let device = Device::new();
+    let device = device();
     device.full(&version(1));
     device.upgrade_well();
     device.deltas(&[&version(1), &version(2)]);
@@ -146,7 +146,7 @@ fn an_update_that_cannot_be_continued_says_so_until_a_full_installation_takes_it
         let output = device.upgrade();
         assert_eq!(output.status.code(), Some(3));
         assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be continued"));
-        assert_eq!(device.result()["outcome"], "interrupted");
+        assert_eq!(outcome(&device)["outcome"], "interrupted");
     }
     // A delta does not fit a mixed system.
     device.deltas(&[&version(1), &version(3)]);
@@ -164,7 +164,7 @@ fn an_update_that_cannot_be_continued_says_so_until_a_full_installation_takes_it
 
 #[test]
 fn a_refused_full_installation_does_not_end_the_interrupted_update() {
-    let device = Device::new();
+    let device = device();
     device.full(&version(1));
     device.upgrade_well();
     device.deltas(&[&version(1), &version(2)]);
@@ -178,7 +178,7 @@ fn a_refused_full_installation_does_not_end_the_interrupted_update() {
 
 #[test]
 fn what_is_done_is_not_done_again() {
-    let device = Device::new();
+    let device = device();
     device.full(&version(1));
     device.upgrade_well();
     device.deltas(&[&version(1), &version(2), &version(3)]);
@@ -203,7 +203,7 @@ fn what_is_done_is_not_done_again() {
 
 #[test]
 fn a_second_upgrader_stays_out_and_touches_nothing() {
-    let device = Device::new();
+    let device = device();
     device.full(&version(1));
     let lock = fs::File::open(device.path("cache/recovery")).unwrap();
     lock.lock().unwrap();

@@ -8,9 +8,10 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::process::Command;
 
-use support::{Device, Publisher, between, expected, key, sign, xz};
+use support::{Device, device, expected, outcome};
 use system_image_formats::keyring::{KeyringInfo, KeyringType};
 use system_image_testkit::tree::{Tree, assert_equal, assert_same, snapshot};
+use system_image_testkit::{Keys, LoopDevice, MADE, between, sign, xz};
 use system_image_trust::{Certificates, Keyring};
 
 fn one() -> Tree {
@@ -38,7 +39,7 @@ fn two() -> Tree {
 
 #[test]
 fn a_full_image_and_then_a_delta_are_installed() {
-    let device = Device::new();
+    let device = device();
     fs::write(device.system().join("old"), "from before").unwrap();
     device.full(&one());
     device.upgrade_well();
@@ -67,7 +68,7 @@ fn a_full_image_and_then_a_delta_are_installed() {
 
     assert_eq!(device.dropped(), [] as [&str; 0]);
     assert!(device.path("data/.last_update").exists());
-    let result = device.result();
+    let result = outcome(&device);
     assert_eq!(
         (&result["outcome"], &result["full"]),
         (&"installed".into(), &false.into())
@@ -76,7 +77,7 @@ fn a_full_image_and_then_a_delta_are_installed() {
 
 #[test]
 fn only_what_was_named_is_removed_from_the_drop_box() {
-    let device = Device::new();
+    let device = device();
     device.full(&one());
     device.drop_keyring(KeyringType::Blacklist);
     device.drop_file("log", "");
@@ -93,13 +94,8 @@ fn a_system_on_a_block_device_is_formatted_mounted_and_put_away() {
     let Some(loop_device) = LoopDevice::attach(64 << 20) else {
         return a_full_image_and_then_a_delta_are_installed();
     };
-    let device = Device::new();
-    let place = format!(
-        "device = {:?}\nmountpoint = {:?}",
-        loop_device.path,
-        device.system()
-    );
-    device.configure(&place);
+    let device = device();
+    device.on_partition(&loop_device);
     device.full(&one());
     device.upgrade_well();
     device.deltas(&[&one(), &two()]);
@@ -137,13 +133,8 @@ fn a_program_that_outlived_its_upgrader_is_waited_for() {
         eprintln!("not root: there is no block device to be busy, so it is not tested");
         return;
     };
-    let device = Device::new();
-    let place = format!(
-        "device = {:?}\nmountpoint = {:?}",
-        loop_device.path,
-        device.system()
-    );
-    device.configure(&place);
+    let device = device();
+    device.on_partition(&loop_device);
     device.full(&one());
     // As `mkfs.ext4` has it open.
     let orphan = fs::File::options()
@@ -171,13 +162,8 @@ fn an_image_that_cannot_fit_is_refused_before_the_system_is_formatted() {
         eprintln!("not root: there is no small device, so it is not tested");
         return;
     };
-    let device = Device::new();
-    let on_device = format!(
-        "device = {:?}\nmountpoint = {:?}",
-        loop_device.path,
-        device.system()
-    );
-    device.configure(&on_device);
+    let device = device();
+    device.on_partition(&loop_device);
     device.full(&one());
     device.upgrade_well();
     let too_large = one().file("large", vec![0; 20 << 20]);
@@ -200,8 +186,8 @@ fn an_image_that_cannot_fit_is_refused_before_the_system_is_formatted() {
     expected(&one(), fresh.path());
     assert_same(&device.system(), fresh.path(), "as it was");
     // The same where something else has mounted it.
-    let in_directory = Device::new();
-    in_directory.configure(&format!("directory = {:?}", device.system()));
+    let in_directory = support::device();
+    in_directory.in_directory(&device.system());
     in_directory.full(&too_large);
     refused(&in_directory);
     assert_same(&device.system(), fresh.path(), "as it was");
@@ -214,13 +200,8 @@ fn a_full_disk_is_one_clear_error_and_a_smaller_image_helps() {
         eprintln!("not root: a full disk cannot be had, so it is not tested");
         return;
     };
-    let device = Device::new();
-    let place = format!(
-        "device = {:?}\nmountpoint = {:?}",
-        loop_device.path,
-        device.system()
-    );
-    device.configure(&place);
+    let device = device();
+    device.on_partition(&loop_device);
     // The file would fit if the file system kept nothing for itself.
     device.full(&one().file("large", vec![0; 15 << 20]));
     for _ in 0..2 {
@@ -242,63 +223,10 @@ fn a_full_disk_is_one_clear_error_and_a_smaller_image_helps() {
     device.upgrade_well();
 }
 
-/// A loop device over a temporary file; unmounted and detached at the end, also of a failure.
-struct LoopDevice {
-    path: String,
-    _file: tempfile::NamedTempFile,
-}
-
-impl LoopDevice {
-    fn attach(len: u64) -> Option<Self> {
-        if Command::new("id").arg("-u").output().unwrap().stdout != b"0\n" {
-            return None;
-        }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(len).unwrap();
-        let attached = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(file.path())
-            .output()
-            .unwrap();
-        assert!(
-            attached.status.success(),
-            "{}",
-            String::from_utf8_lossy(&attached.stderr)
-        );
-        let path = String::from_utf8(attached.stdout)
-            .unwrap()
-            .trim()
-            .to_owned();
-        Some(Self { path, _file: file })
-    }
-
-    fn mount(&self, on: &std::path::Path) {
-        assert!(
-            Command::new("mount")
-                .arg(&self.path)
-                .arg(on)
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        while Command::new("umount")
-            .arg(&self.path)
-            .output()
-            .is_ok_and(|o| o.status.success())
-        {}
-        let _ = Command::new("losetup").args(["-d", &self.path]).status();
-    }
-}
-
 /// Leaves a good update to [`two`] on a device with [`one`], lets `spoil` change it, and asserts
 /// that it is refused with these words and that nothing happens to the system.
 fn refused(words: &str, spoil: impl FnOnce(&Device)) {
-    let device = Device::new();
+    let device = device();
     device.full(&one());
     device.upgrade_well();
     device.deltas(&[&one(), &two()]);
@@ -315,8 +243,8 @@ fn refused(words: &str, spoil: impl FnOnce(&Device)) {
     assert_eq!(fs::read(aside).unwrap(), command);
     assert!(!device.command_file().exists());
     if !words.contains("upgrader.toml") {
-        assert_eq!(device.result()["outcome"], "refused");
-        assert!(!device.result()["reason"].as_array().unwrap().is_empty());
+        assert_eq!(outcome(&device)["outcome"], "refused");
+        assert!(!outcome(&device)["reason"].as_array().unwrap().is_empty());
     }
 }
 
@@ -337,11 +265,11 @@ fn signatures_that_are_not_good_are_refused() {
         device.drop_file(name, tampered);
     });
     refused("no good signature", |device| {
-        device.drop_signed(name, &archive(), &key());
+        device.drop_signed(name, &archive(), &device.keys.stranger);
     });
     // Only direct signatures count.
     refused("no good signature", |device| {
-        let master = device.publisher.key(KeyringType::ImageMaster);
+        let master = device.keys.of(KeyringType::ImageMaster);
         device.drop_signed(name, &archive(), master);
     });
     refused("ubuntu-0.tar.xz.asc", |device| {
@@ -355,18 +283,18 @@ fn signatures_that_are_not_good_are_refused() {
 #[test]
 fn keyrings_that_are_not_good_are_refused() {
     refused("image-signing.tar.xz", |device| {
-        let keyring = Publisher::new().keyring(KeyringType::ImageSigning);
-        device.drop_signed("image-signing.tar.xz", &keyring, &key());
+        let keyring = Keys::generate().keyring(KeyringType::ImageSigning).pack();
+        device.drop_signed("image-signing.tar.xz", &keyring, &device.keys.stranger);
     });
     refused("model mismatch", |device| {
         let mut info = KeyringInfo::new(KeyringType::ImageSigning);
         info.model = Some("disco".parse().unwrap());
-        let signing = device.publisher.key(KeyringType::ImageSigning);
+        let signing = device.keys.of(KeyringType::ImageSigning);
         let keyring = Keyring {
             info,
             certificates: signing.certificate().clone(),
         };
-        let master = device.publisher.key(KeyringType::ImageMaster);
+        let master = device.keys.of(KeyringType::ImageMaster);
         device.drop_signed("image-signing.tar.xz", &keyring.pack(), master);
     });
     refused("image-signing keyring is not loaded", |device| {
@@ -381,13 +309,13 @@ fn keyrings_that_are_not_good_are_refused() {
 /// A blacklist of the image-signing key, signed by its master.
 fn blacklist(device: &Device) -> (Vec<u8>, String) {
     let certificates = device
-        .publisher
-        .key(KeyringType::ImageSigning)
+        .keys
+        .of(KeyringType::ImageSigning)
         .certificate()
         .clone();
     let info = KeyringInfo::new(KeyringType::Blacklist);
     let archive = Keyring { info, certificates }.pack();
-    let signature = sign(device.publisher.key(KeyringType::ImageMaster), &archive);
+    let signature = sign(device.keys.of(KeyringType::ImageMaster), &archive);
     (archive, signature)
 }
 
@@ -411,15 +339,19 @@ fn a_blacklist_counts_wherever_it_is() {
             certificates: Certificates::default(),
         }
         .pack();
-        let master = device.publisher.key(KeyringType::ImageMaster);
+        let master = device.keys.of(KeyringType::ImageMaster);
         device.drop_file("blacklist.tar.xz", &empty);
-        let old = master.sign(&empty[..], support::MADE + 1).unwrap();
+        let old = master.sign(&empty[..], MADE + 1).unwrap();
         device.drop_file("blacklist.tar.xz.asc", old);
     });
     refused(
         "the blacklist `blacklist.tar.xz` has no good signature",
         |device| {
-            device.drop_signed("blacklist.tar.xz", &blacklist(device).0, &key());
+            device.drop_signed(
+                "blacklist.tar.xz",
+                &blacklist(device).0,
+                &device.keys.stranger,
+            );
         },
     );
 }
@@ -451,18 +383,18 @@ fn archives_that_would_do_harm_are_refused_although_they_are_signed() {
     refused("premature eof", |device| {
         let mut compressed = xz(&whole);
         compressed.truncate(compressed.len() - 20);
-        let signer = device.publisher.key(KeyringType::ImageSigning);
+        let signer = device.keys.of(KeyringType::ImageSigning);
         device.drop_signed("ubuntu-0.tar.xz", &compressed, signer);
     });
     refused("cannot read the archive", |device| {
-        let signer = device.publisher.key(KeyringType::ImageSigning);
+        let signer = device.keys.of(KeyringType::ImageSigning);
         device.drop_signed("ubuntu-0.tar.xz", &whole, signer);
     });
 }
 
 #[test]
 fn a_member_for_nowhere_is_left_out() {
-    let device = Device::new();
+    let device = device();
     let tree = one()
         .file("x", "")
         .with("x", |h| h.path = b"recovery/ubuntu_command".into());
@@ -512,7 +444,7 @@ fn settings_that_are_not_understood_are_an_error_that_names_them() {
         spoil("directory = \"/nowhere\"\nunknown = 1"),
     );
     refused("upgrader.toml", |device| {
-        fs::remove_file(device.path("etc/upgrader.toml")).unwrap();
+        fs::remove_file(device.settings()).unwrap();
     });
     refused(
         "`/nowhere` is no directory",
@@ -524,7 +456,7 @@ fn settings_that_are_not_understood_are_an_error_that_names_them() {
 
 #[test]
 fn a_missing_command_file_is_an_error_that_changes_nothing() {
-    let device = Device::new();
+    let device = device();
     let output = device.upgrade();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no command file"));
