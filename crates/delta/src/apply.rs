@@ -132,7 +132,7 @@ impl ApplyError {
     }
 }
 
-/// The caller's side while an archive is applied.
+/// The caller's side while an archive is checked or applied.
 pub trait Sink {
     /// Gets each member that goes to none of the trees, with its content. Nothing of it is
     /// written unless this writes it; an error ends the run.
@@ -144,6 +144,19 @@ pub trait Sink {
         member: &Member,
         content: &mut dyn Read,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
+
+    /// Gets each file of the system while an archive is only
+    /// [checked](crate::archive::check); an error refuses the archive.
+    ///
+    /// # Errors
+    /// Whatever makes the file unacceptable.
+    fn system(
+        &mut self,
+        _member: &Member,
+        _content: &mut dyn Read,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
 
     /// Called after each path of `removed`, for progress.
     fn removed(&mut self) {}
@@ -223,4 +236,18 @@ fn remove(placer: &mut Placer<'_>, path: &MemberPath) -> io::Result<bool> {
     placer.enter(&parent, &directory)?;
     placer.parents.forget();
     remove::tree(directory.as_fd(), name)
+}
+
+/// Takes nothing and refuses nothing: what goes to none of the trees is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaveOut;
+
+impl Sink for LeaveOut {
+    fn elsewhere(
+        &mut self,
+        _: &Member,
+        _: &mut dyn Read,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
 }

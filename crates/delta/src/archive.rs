@@ -8,6 +8,7 @@ use std::io::{self, Read};
 
 use system_image_tree::{PART_NAME, STAGING_NAME};
 
+use crate::apply::Sink;
 use crate::path::{MemberPath, PathError, Shown};
 use crate::route::Route;
 use crate::tar::header::{Header, Kind};
@@ -248,7 +249,7 @@ fn parse_removed(line: &[u8]) -> Result<Option<MemberPath>, RemovedError> {
 }
 
 /// What an archive would do, found by reading all of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Paths in `removed` that are below `system/`.
     pub removed: u64,
@@ -258,38 +259,65 @@ pub struct Contents {
     pub bytes: u64,
     /// Bytes of file content that need room on the disk for certain: those of files without holes.
     pub solid_bytes: u64,
-    /// Members that go to neither the system nor the user data, in archive order.
-    pub elsewhere: Vec<Route>,
 }
 
 /// Reads an archive to its end without changing anything.
 ///
 /// Whatever [`apply`](crate::apply::apply) would refuse for the archive's own sake is refused
-/// here, so that a bad archive is found before the first change. Up to `limits.members` routes
-/// outside of the system are remembered.
-pub fn check(input: impl Read, limits: Limits) -> Result<Contents, ArchiveError> {
+/// here, so that a bad archive is found before the first change. `sink` sees what goes to none of the
+/// trees, and the files of the system.
+pub fn check(
+    input: impl Read,
+    limits: Limits,
+    sink: &mut dyn Sink,
+) -> Result<Contents, CheckError> {
     let mut archive = Archive::open(input, limits)?;
     let mut contents = Contents {
         removed: archive.removed().len() as u64,
         ..Contents::default()
     };
     while let Some(member) = archive.next_member()? {
-        match member.route {
-            Route::System(_) => {
+        let is_sparse = archive.content().is_sparse();
+        let taken = match (&member.route, &member.header.kind) {
+            (Route::System(_), Kind::File { size }) => {
                 contents.members += 1;
-                if let Kind::File { size } = member.header.kind {
-                    contents.bytes += size;
-                    if !archive.content().is_sparse() {
-                        contents.solid_bytes += size;
-                    }
+                contents.bytes += size;
+                if !is_sparse {
+                    contents.solid_bytes += size;
                 }
+                sink.system(&member, archive.content())
             }
-            Route::Data(_) => {}
-            elsewhere => contents.elsewhere.push(elsewhere),
-        }
+            (Route::System(_), _) => {
+                contents.members += 1;
+                Ok(())
+            }
+            (Route::Data(_), _) => Ok(()),
+            _ => sink.elsewhere(&member, archive.content()),
+        };
+        taken.map_err(|source| CheckError::Refused {
+            path: member.path,
+            source,
+        })?;
         if let Err(error) = io::copy(archive.content(), &mut io::sink()) {
-            return Err(archive.content().content_error(error).into());
+            let error: ArchiveError = archive.content().content_error(error).into();
+            return Err(error.into());
         }
     }
     Ok(contents)
+}
+
+/// Why an archive must not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It is bad in itself.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The [`Sink`] refused a member.
+    #[error("cannot take member `{path}`")]
+    Refused {
+        /// The path in the archive.
+        path: MemberPath,
+        /// Why it was refused.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }

@@ -16,8 +16,8 @@ pub mod route;
 pub mod tar;
 mod xattr;
 
-pub use apply::{Applied, ApplyError, Places, Privileges, Sink, Skipped, apply};
-pub use archive::{Archive, ArchiveError, Contents, Member, check};
+pub use apply::{Applied, ApplyError, LeaveOut, Places, Privileges, Sink, Skipped, apply};
+pub use archive::{Archive, ArchiveError, CheckError, Contents, Member, check};
 pub use path::{MemberPath, PathError};
 pub use route::{Flag, Route};
 pub use system_image_tree::Root;

@@ -3,11 +3,12 @@
 //! | module | its part |
 //! | --- | --- |
 //! | [`root`] | the directory; paths below it that may hold links, resolved inside |
-//! | [`mod@remove`] | away with a name and all below it |
+//! | [`mod@remove`] | away with a name and all below it, or with all but some paths |
 //! | [`links`] | a second tree whose files are those of the first: unchanged until one is replaced |
 //! | [`mod@mirror`] | makes one tree equal to another one by copying what differs |
 //! | [`mod@merge`] | moves a tree's entries into another tree |
 //! | [`manifest`] | one line for each entry, to tell later whether all is as it was |
+//! | [`files`] | small files that are read, replaced or removed |
 //! | [`attributes`], [`xattr`] | owner, mode, time and extended attributes, exactly |
 //!
 //! All of it is for trees that nobody else writes to meanwhile. Nothing is synced here: the caller
@@ -15,6 +16,7 @@
 //! interrupted, and leads to the same tree then.
 
 pub mod attributes;
+pub mod files;
 pub mod links;
 pub mod manifest;
 pub mod merge;

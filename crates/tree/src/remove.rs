@@ -8,6 +8,7 @@ use rustix::fs::{self, AtFlags, Dir, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::resolve;
+use crate::root::Root;
 
 /// A directory on the way down, and the directories in it that are still to be removed.
 struct Level {
@@ -47,6 +48,33 @@ pub fn tree(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Removes everything in `root` but the paths `kept` and the directories that lead to them, which keep
+/// their attributes.
+///
+/// Paths are below the root, without a leading or trailing slash; one that is not there is fine.
+pub fn all_but(root: &Root, kept: &[Vec<u8>]) -> io::Result<()> {
+    fn level(directory: BorrowedFd<'_>, path: &[u8], kept: &[Vec<u8>]) -> io::Result<()> {
+        for name in names(directory)? {
+            let mut below = path.to_vec();
+            below.extend_from_slice(name.to_bytes());
+            if kept.contains(&below) {
+                continue;
+            }
+            below.push(b'/');
+            if kept.iter().any(|kept| kept.starts_with(&below))
+                && is_directory(directory, name.to_bytes())?
+            {
+                let child = resolve::child(directory, &name)?;
+                level(child.as_fd(), &below, kept)?;
+            } else {
+                tree(directory, name.to_bytes())?;
+            }
+        }
+        Ok(())
+    }
+    level(root.as_fd(), b"", kept)
 }
 
 /// The names in a directory.

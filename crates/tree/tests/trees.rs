@@ -1,29 +1,18 @@
 //! Linked, mirrored, merged and listed trees, compared entry by entry.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
-use std::error::Error;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use system_image_delta::{Limits, Member, Privileges, Sink, apply};
+use system_image_delta::{LeaveOut, Limits, Privileges, apply};
 use system_image_testkit::tree::{Tree, assert_same};
 use system_image_tree::attributes::Attributes;
+use system_image_tree::files::Access;
 use system_image_tree::manifest::{self, ManifestError};
-use system_image_tree::{Root, links, merge, mirror};
 
-struct Nothing;
-
-impl Sink for Nothing {
-    fn elsewhere(
-        &mut self,
-        _: &Member,
-        _: &mut dyn Read,
-    ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(())
-    }
-}
+use system_image_tree::{Root, links, merge, mirror, remove};
 
 /// A directory with what the tree has.
 fn made(tree: &Tree) -> tempfile::TempDir {
@@ -40,7 +29,7 @@ fn made(tree: &Tree) -> tempfile::TempDir {
         Limits::default(),
         &root,
         privileges,
-        &mut Nothing,
+        &mut LeaveOut,
     )
     .unwrap();
     directory
@@ -260,4 +249,76 @@ fn a_manifest_tells_every_difference() {
         manifest::verify(&root(&tree), &mut &b"x\n"[..]),
         Err(ManifestError::Form)
     ));
+}
+
+#[test]
+fn everything_goes_but_what_is_kept() {
+    let tree = made(&one());
+    fs::create_dir_all(tree.path().join("etc/deep/er")).unwrap();
+    for path in ["etc/deep/er/kept", "etc/deep/er/gone", "etc/deeper"] {
+        fs::write(tree.path().join(path), "").unwrap();
+    }
+    let kept =
+        ["bin", "etc/deep/er/kept", "never/there", "lib/x"].map(|path| path.as_bytes().to_vec());
+    remove::all_but(&root(&tree), &kept).unwrap();
+    let list = |path: &str| {
+        let entries = fs::read_dir(tree.path().join(path)).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(list(""), ["bin", "etc"]);
+    assert_eq!(
+        (
+            list("etc").len(),
+            list("etc/deep/er").len(),
+            list("bin").len()
+        ),
+        (1, 1, 3)
+    );
+}
+
+#[test]
+fn small_files_stay_below_the_root() {
+    let (tree, outside) = (made(&one()), tempfile::tempdir().unwrap());
+    symlink(outside.path(), tree.path().join("away")).unwrap();
+    let access = Access {
+        mode: 0o600,
+        owner: None,
+    };
+    let at = root(&tree);
+    assert!(
+        at.write_file("away/x", b"1", access, 0o700).is_err(),
+        "the link leads to nothing here"
+    );
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    at.write_file("new/er/x", b"1", access, 0o700).unwrap();
+    at.write_file("new/er/x", b"2", access, 0o700).unwrap();
+    assert_eq!(at.read_file("new/er/x", 1).unwrap().unwrap(), b"2");
+    assert_eq!(at.read_file("new/er", 1).unwrap(), None);
+    assert_eq!(at.read_file("none/x", 1).unwrap(), None);
+    assert!(at.read_file("bin/sh", 10).is_err());
+    let mode = |path: &str| {
+        fs::metadata(tree.path().join(path))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!((mode("new"), mode("new/er/x")), (0o700, 0o600));
+    at.remove_file("new/er/x").unwrap();
+    at.remove_file("new/er/x").unwrap();
+    assert!(!tree.path().join("new/er/x").exists());
+}
+
+#[test]
+fn a_file_that_is_unshared_may_be_written_to() {
+    let old = made(&Tree::new().dir("etc").file("etc/shadow", "1"));
+    fs::create_dir(old.path().join(".system-image")).unwrap();
+    let new = Root::open(&old.path().join(".system-image")).unwrap();
+    links::link(&root(&old), &new).unwrap();
+    links::unshare(&new, "etc/shadow").unwrap();
+    links::unshare(&new, "etc/none").unwrap();
+    fs::write(old.path().join(".system-image/etc/shadow"), "2").unwrap();
+    assert_eq!(fs::read(old.path().join("etc/shadow")).unwrap(), b"1");
 }
