@@ -370,14 +370,6 @@ fn archives_that_would_do_harm_are_refused_although_they_are_signed() {
         .file("x", "")
         .with("x", |h| h.path = b"/etc/x".into());
     refused("absolute", spoiled(&absolute.tar()));
-    let partition = Tree::new()
-        .file("x", "")
-        .with("x", |h| h.path = b"partitions/boot.img".into());
-    refused("the partition `boot.img`", spoiled(&partition.tar()));
-    let data = Tree::new()
-        .file("x", "")
-        .with("x", |h| h.path = b"data/x".into());
-    refused("`data/x`", spoiled(&data.tar()));
     let whole = between(&one(), &two());
     refused("ends too early", spoiled(&whole[..whole.len() / 2]));
     refused("premature eof", |device| {
@@ -411,11 +403,12 @@ fn command_files_that_cannot_be_carried_out_are_refused() {
     refused("is not mounted", |device| {
         edit_command(device, "mount system\n", "");
     });
-    refused("`format data` is not supported", |device| {
-        edit_command(device, "mount system\n", "mount system\nformat data\n");
-    });
-    refused("`enable mtp` is not supported", |device| {
-        edit_command(device, "unmount system\n", "enable mtp\nunmount system\n");
+    refused("needs `format data` before it", |device| {
+        edit_command(
+            device,
+            "unmount system\n",
+            "enable adb_onlock\nunmount system\n",
+        );
     });
     refused("ubuntu-9.tar.xz", |device| {
         let line = "update ubuntu-9.tar.xz ubuntu-9.tar.xz.asc\nunmount";
