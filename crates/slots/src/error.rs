@@ -90,7 +90,7 @@ pub enum BootError {
         /// The beginning of what it wrote to standard error.
         said: String,
     },
-    /// A program says that it did what it was asked to, and then something else is there.
+    /// A program's answer makes no sense, or it did not do what it said.
     #[error("`{program}` does not answer as it should: {why}")]
     Answer {
         /// The program.
@@ -110,7 +110,9 @@ impl BootError {
             Self::Run { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("install the program, or correct its path")
             }
-            Self::Damaged { .. } => Some("confirm the slot that runs"),
+            Self::Damaged { .. } => {
+                Some("confirm the slot that runs, or make the file anew as in docs/boot-control.md")
+            }
             Self::Full { .. } => Some("remove variables with grub-editenv"),
             Self::NoEntry { .. } | Self::SetUp { .. } => {
                 Some("see docs/boot-control.md for what the integrator sets up")

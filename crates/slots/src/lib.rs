@@ -44,8 +44,8 @@ pub trait BootControl: fmt::Debug {
     /// One atomic step: after a cut, the state is the old or the new one.
     ///
     /// # Errors
-    /// A state that is not known is not changed: it would have to be guessed what boots after the
-    /// trial. [`confirm`](Self::confirm) gets out of one where the boot loader's files allow it.
+    /// Among others, when [`read`](Self::read) has one: it would have to be guessed what boots after
+    /// the trial. [`confirm`](Self::confirm) needs no such guess.
     fn try_out(&self, slot: &SlotName, tries: u8) -> Result<(), BootError>;
 
     /// `slot` boots from now on; a trial is over.

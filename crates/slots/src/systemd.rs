@@ -105,11 +105,8 @@ impl BootControl for SystemdBoot {
         let confirmed = Boot::always(slot.clone());
         if menu.good().is_none_or(|good| good.slot != *slot) {
             let newest = menu.newest(slot)?;
-            if menu
-                .entries
-                .iter()
-                .all(|entry| entry.slot == *slot || entry.version < newest.version)
-            {
+            let mut others = menu.entries.iter().filter(|entry| entry.slot != *slot);
+            if others.all(|other| other.version < newest.version) {
                 newest.rename(&menu.directory, None)?;
             } else {
                 menu.write(slot, None)?;
@@ -144,10 +141,8 @@ impl BootControl for SystemdBoot {
                     "not all entries have the same machine-id",
                 ));
             }
-            if entries[..place]
-                .iter()
-                .any(|other| other.version == entry.version)
-            {
+            let mut others = entries[..place].iter();
+            if others.any(|other| other.version == entry.version) {
                 return Err(set_up(&menu.directory, "two entries have the same version"));
             }
         }
@@ -210,7 +205,11 @@ impl Menu {
     /// Puts the slot's entry before all others, under a name with this counter.
     fn write(&self, slot: &SlotName, counter: Option<Counter>) -> Result<(), BootError> {
         let highest = self.entries.iter().map(|entry| entry.version).max();
-        let version = highest.unwrap_or(0).saturating_add(1);
+        let version = highest.unwrap_or(0).checked_add(1);
+        let version = version.ok_or_else(|| BootError::SetUp {
+            path: self.directory.clone(),
+            why: "an entry has the highest version that there is",
+        })?;
         let text = self.newest(slot)?.text_with(version);
         let path = self.directory.join(entry::name(slot, counter));
         // The ESP has no permissions; this is for trials elsewhere.

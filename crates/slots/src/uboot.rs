@@ -33,6 +33,9 @@ const COUNTS: &str = "upgrade_available";
 const MADE: &str = "bootcount";
 const LIMIT: &str = "bootlimit";
 
+/// The slot that the commands boot when nothing is known.
+const FIRST: &str = "system_image_first";
+
 /// What U-Boot runs when the tries are used up.
 const FALL_BACK: &str = "altbootcmd";
 
@@ -134,10 +137,14 @@ impl BootControl for UBoot {
         run(SET.into(), &["-V"], "")?;
         let environment = self.call(PRINT, &[], "")?;
         self.boot(&environment)?;
-        match value(&environment, FALL_BACK) {
-            Some(_) => Ok(()),
-            None => Err(answer(PRINT, "there is no `altbootcmd` to fall back with")),
+        let first = value(&environment, FIRST);
+        if value(&environment, FALL_BACK).is_none() {
+            return Err(answer(PRINT, "there is no `altbootcmd` to fall back with"));
         }
+        if first.is_some_and(|first| first != self.slots.first().map_or("", SlotName::as_str)) {
+            return Err(answer(PRINT, "`system_image_first` is not the first slot"));
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! GRUB: the real one in a virtual machine, and its script's rules over the same file.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -62,6 +63,8 @@ struct Real {
     dir: TempDir,
     grub: Grub,
     options: &'static str,
+    /// The slot that boots, and the block after it, for each block.
+    seen: HashMap<Vec<u8>, (String, Vec<u8>)>,
 }
 
 impl Real {
@@ -95,6 +98,7 @@ impl Real {
             dir,
             grub: make(grubenv, slots(&["a", "b"])),
             options: "",
+            seen: HashMap::new(),
         })
     }
 
@@ -103,12 +107,8 @@ impl Real {
     }
 }
 
-impl Device for Real {
-    fn control(&self) -> &dyn BootControl {
-        &self.grub
-    }
-
-    fn boot(&mut self) -> String {
+impl Real {
+    fn boot_really(&self) -> String {
         let path = |name: &str| self.dir.path().join(name).into_os_string();
         let disk = fs::File::create(path("env")).unwrap();
         disk.set_len(256 << 10).unwrap();
@@ -130,6 +130,28 @@ impl Device for Real {
             .arg(path("env")));
         let (_, rest) = output.rsplit_once("boots=").expect(&output);
         rest.split(';').next().unwrap().to_owned()
+    }
+}
+
+impl Device for Real {
+    fn control(&self) -> &dyn BootControl {
+        &self.grub
+    }
+
+    /// Each boot takes half a second, and the same disk boots the same way.
+    fn boot(&mut self) -> String {
+        let before = fs::read(self.grubenv()).unwrap();
+        let (slot, after) = match self.seen.get(&before) {
+            Some(seen) => seen.clone(),
+            None => (self.boot_really(), fs::read(self.grubenv()).unwrap()),
+        };
+        fs::write(self.grubenv(), &after).unwrap();
+        self.seen.insert(before, (slot.clone(), after));
+        slot
+    }
+
+    fn tries(&self) -> u8 {
+        2
     }
 }
 
@@ -271,18 +293,21 @@ fn real_grub_boots_the_first_slot_when_the_block_says_nothing() {
     let Some(mut device) = Real::new(&shipped_script(), Grub::new) else {
         return;
     };
-    fs::remove_file(device.grubenv()).unwrap();
-    let error = device.grub.check().unwrap_err();
-    assert!(error.hint().unwrap().contains("mount"), "{error:?}");
     for lines in [
         "system_image_slot=x\nsystem_image_trial=y\nsystem_image_left=1\n",
-        "system_image_slot=a b\nsystem_image_trial=a\nsystem_image_left=1\n",
         "system_image_trial=b\nsystem_image_left=3\n",
     ] {
         block(&device.dir.path().join("boot"), lines);
         assert_eq!(device.boot(), "a", "{lines}");
         assert_eq!(device.grub.read().unwrap().next(), &slot("a"), "{lines}");
     }
+    fs::write(device.grubenv(), "system_image_slot=b\n").unwrap();
+    assert_eq!(device.boot(), "a");
+    let error = device.grub.confirm(&slot("a")).unwrap_err();
+    assert!(matches!(error, BootError::Damaged { .. }), "{error:?}");
+    fs::remove_file(device.grubenv()).unwrap();
+    let error = device.grub.check().unwrap_err();
+    assert!(error.hint().unwrap().contains("mount"), "{error:?}");
 }
 
 #[test]

@@ -54,7 +54,6 @@ fn conforms(device: &mut impl Device) {
     device.control().confirm(&b).unwrap();
     is(device, always("b"));
     boots(device, "b");
-    boots(device, "b");
     device.control().check().unwrap();
 
     // Tries that fail are counted, and after them the default boots.

@@ -207,6 +207,10 @@ fn what_would_never_fall_back_is_found() {
     let error = device.uboot.read().unwrap_err();
     assert!(matches!(error, BootError::Answer { .. }), "{error:?}");
     device.uboot.confirm(&slot("a")).unwrap();
+    device.uboot.check().unwrap();
+    device.set("system_image_first=b\n");
+    let error = device.uboot.check().unwrap_err();
+    assert!(error.to_string().contains("first"), "{error:?}");
     device.set("altbootcmd=\n");
     let error = device.uboot.check().unwrap_err();
     assert!(error.to_string().contains("altbootcmd"), "{error:?}");
