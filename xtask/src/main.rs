@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask setup|demo|test|bench|dist`.
+//! The project's own commands: `cargo xtask setup|demo|test|cuts|bench|dist`.
 
 mod setup;
 mod steps;
@@ -13,6 +13,7 @@ usage: cargo xtask COMMAND
   setup            install the Debian packages that are missing (as root), or say which
   demo [--small]   the whole journey of an image on this machine, from build to update
   test             everything that must pass before a change lands
+  cuts [OPTIONS]   cut updates off everywhere; `--help` lists the options
   bench [IMAGES]   measure against named peers; IMAGES holds v1.tar and v2.tar
   dist DIR         write man pages and completions below DIR, for a package
 ";
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         ["setup"] => setup::setup(),
         ["demo", ref more @ ..] => demo(more),
         ["test"] => test(),
+        ["cuts", ref more @ ..] => cuts(more),
         ["bench", ref more @ ..] => bench(more),
         ["dist", directory] => dist(directory),
         ["--help" | "-h" | "help"] => {
@@ -67,12 +69,19 @@ fn test() -> Result<(), Failed> {
     ])?;
     cargo(&["build", "--workspace", "--all-targets"])?;
     built("debug", "system-image-demo", &["--small"])?;
+    built("debug", "system-image-cuts", &["--short"])?;
     cargo(&["test", "--workspace", "--doc"])?;
     if run("cargo", &["nextest", "--version"]).is_ok() {
         cargo(&["nextest", "run", "--workspace", "--no-fail-fast"])
     } else {
         cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"])
     }
+}
+
+fn cuts(arguments: &[&str]) -> Result<(), Failed> {
+    setup::setup()?;
+    cargo(&["build", "--workspace", "--bins"])?;
+    built("debug", "system-image-cuts", arguments)
 }
 
 fn bench(arguments: &[&str]) -> Result<(), Failed> {

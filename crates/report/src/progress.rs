@@ -24,10 +24,27 @@ const LEAST_BAR: usize = 5;
 /// Goes back to the beginning of a terminal's line and clears it.
 const CLEAR: &str = "\r\x1b[K";
 
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+enum Unit {
+    Bytes,
+    Things,
+}
+
+impl Unit {
+    fn show(self, count: u64) -> String {
+        match self {
+            Self::Bytes => Size(count).to_string(),
+            Self::Things => count.to_string(),
+        }
+    }
+}
+
 /// A bar on a terminal; elsewhere a line at the start and every ten seconds.
 #[derive(Debug)]
 pub struct Progress {
     what: String,
+    unit: Unit,
     done: u64,
     total: u64,
     begun: Instant,
@@ -38,9 +55,19 @@ pub struct Progress {
 impl Progress {
     /// Of a step over `total` bytes; 0 when that is not known.
     pub fn new(what: impl Into<String>, total: u64) -> Self {
+        Self::of(what.into(), Unit::Bytes, total)
+    }
+
+    /// Of a step over `total` things that are told by `what`.
+    pub fn counting(what: impl Into<String>, total: u64) -> Self {
+        Self::of(what.into(), Unit::Things, total)
+    }
+
+    fn of(what: String, unit: Unit, total: u64) -> Self {
         let now = Instant::now();
         let progress = Self {
-            what: what.into(),
+            what,
+            unit,
             done: 0,
             total,
             begun: now,
@@ -55,12 +82,12 @@ impl Progress {
         progress
     }
 
-    /// `more` bytes are done.
+    /// `more` bytes or things are done.
     pub fn add(&mut self, more: u64) {
         self.set(self.done + more);
     }
 
-    /// `done` bytes are done in all.
+    /// `done` bytes or things are done in all.
     pub fn set(&mut self, done: u64) {
         self.done = done;
         let every = if self.on_terminal {
@@ -75,11 +102,12 @@ impl Progress {
         if self.on_terminal {
             self.draw();
         } else {
-            eprintln!("{}: {}", self.what, so_far(self.done, self.total));
+            let so_far = so_far(self.unit, self.done, self.total);
+            eprintln!("{}: {so_far}", self.what);
         }
     }
 
-    /// The step is over `total` bytes.
+    /// The step is over `total` bytes or things.
     pub fn set_total(&mut self, total: u64) {
         self.total = total;
     }
@@ -90,10 +118,12 @@ impl Progress {
     }
 
     fn draw(&self) {
+        let so_far = so_far(self.unit, self.done, self.total);
+        let share = share(self.done, self.total);
         let took = self.begun.elapsed();
         eprint!(
             "{CLEAR}{}",
-            bar(&self.what, self.done, self.total, took, columns())
+            line(&self.what, so_far, share, took, columns())
         );
     }
 }
@@ -107,12 +137,17 @@ impl Drop for Progress {
     }
 }
 
-fn so_far(done: u64, total: u64) -> String {
+fn so_far(unit: Unit, done: u64, total: u64) -> String {
     if total == 0 {
-        Size(done).to_string()
+        unit.show(done)
     } else {
-        format!("{} of {}", Size(done), Size(total))
+        format!("{} of {}", unit.show(done), unit.show(total))
     }
+}
+
+/// Which part is done, if that is known.
+fn share(done: u64, total: u64) -> Option<f64> {
+    (total > 0).then(|| (done as f64 / total as f64).min(1.0))
 }
 
 /// Columns of the terminal.
@@ -124,9 +159,13 @@ pub fn columns() -> usize {
 /// The line on a terminal of so many columns, the last of which stays free: what is done, how
 /// much of it, and the time that is left if it goes on like this. A total of 0 is not known.
 pub fn bar(what: &str, done: u64, total: u64, took: Duration, columns: usize) -> String {
+    let so_far = so_far(Unit::Bytes, done, total);
+    line(what, so_far, share(done, total), took, columns)
+}
+
+fn line(what: &str, so_far: String, share: Option<f64>, took: Duration, columns: usize) -> String {
     let name = format!("{what:NAME$.NAME$}");
-    let mut numbers = so_far(done, total);
-    let share = (total > 0).then(|| (done as f64 / total as f64).min(1.0));
+    let mut numbers = so_far;
     if let Some(share) = share.filter(|share| *share > 0.0) {
         let left = took.div_f64(share).saturating_sub(took).as_secs();
         numbers += &format!(", {}:{:02} left", left / 60, left % 60);

@@ -1,6 +1,6 @@
 //! A publisher's keys: one for each role, one to rotate to, and one that nobody trusts.
 
-use rand_core::OsRng;
+use rand_core::{CryptoRngCore, OsRng};
 use system_image_formats::keyring::{KeyringInfo, KeyringType};
 use system_image_trust::{KeyKind, Keyring, SecretKey};
 
@@ -29,6 +29,13 @@ pub struct Keys {
 impl Keys {
     /// A set of new keys.
     pub fn generate() -> Self {
+        Self::from_rng(&mut OsRng)
+    }
+
+    /// The keys that these random numbers make: the same numbers make the same keys.
+    pub fn from_rng(rng: &mut impl CryptoRngCore) -> Self {
+        let mut key =
+            |owner| SecretKey::generate(rng, KeyKind::Ed25519, owner, MADE, None).unwrap();
         Self {
             archive_master: key("Archive Master"),
             image_master: key("Image Master"),
@@ -58,10 +65,6 @@ impl Keys {
     pub fn keyring(&self, kind: KeyringType) -> Keyring {
         keyring(kind, &[self.of(kind)])
     }
-}
-
-fn key(owner: &str) -> SecretKey {
-    SecretKey::generate(&mut OsRng, KeyKind::Ed25519, owner, MADE, None).unwrap()
 }
 
 /// A keyring of these keys, for any device, without expiry.

@@ -53,14 +53,19 @@ impl Recovery {
             place: place.to_owned(),
             temporary: None,
         };
-        for path in [DROP_BOX, "cache/system", "data"] {
-            fs::create_dir_all(device.path(path)).unwrap();
-        }
+        device.furnish();
         fs::create_dir_all(place.join("etc")).unwrap();
         let anchor = device.keys.keyring(KeyringType::ArchiveMaster).pack();
         fs::write(device.archive_master(), anchor).unwrap();
         device.in_directory(&device.system());
         device
+    }
+
+    /// Makes the directories of what stays between starts, where they are not there.
+    pub fn furnish(&self) {
+        for path in [DROP_BOX, "cache/system", "data"] {
+            fs::create_dir_all(self.path(path)).unwrap();
+        }
     }
 
     /// A place on what stays between starts.
@@ -153,6 +158,18 @@ impl Recovery {
     /// Leaves a command file.
     pub fn command(&self, text: &str) {
         fs::write(self.command_file(), text).unwrap();
+    }
+
+    /// Whether a recovery would start the upgrader: there is a command file, or one whose steps
+    /// have begun.
+    pub fn has_work(&self) -> bool {
+        let begun = self.command_file().with_extension("applying");
+        self.command_file().exists() || begun.exists()
+    }
+
+    /// Whether a command file was refused and put aside.
+    pub fn has_refused(&self) -> bool {
+        self.command_file().with_extension("refused").exists()
     }
 
     /// Leaves all that the client leaves for an installation from nothing.
