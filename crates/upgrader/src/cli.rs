@@ -15,7 +15,6 @@ use crate::progress::Form;
 #[command(
     name = "system-image-upgrader",
     version,
-    args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true
 )]
 pub struct Cli {

@@ -43,12 +43,7 @@ fn fixed(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         .or_else(|| of(cause, PartitionError::hint))
         .or_else(|| of(cause, VersionError::hint))
         .or_else(|| of(cause, |_: &NoRoom| Some("the image is too large for this device")))
-        .or_else(|| {
-            of(cause, |error: &StageError| {
-                matches!(error, StageError::NotFound { .. })
-                    .then_some("`system-image-upgrader check` looks at what the settings name")
-            })
-        })
+        .or_else(|| of(cause, StageError::hint))
         .or_else(|| {
             of(cause, |error: &GaveUp| {
                 Some(if error.whole {

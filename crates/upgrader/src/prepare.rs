@@ -64,6 +64,15 @@ impl Prepared {
 
 /// Prepares a new command file, and begins. An error leaves the device as it was.
 pub fn prepare(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<Prepared> {
+    prepared(run, plan, told).inspect_err(|_| {
+        let cleared = stage(run.settings, None).and_then(|stage| Ok(stage.clear()?));
+        if let Err(error) = cleared {
+            log(&format!("what was prepared stays: {error:#}"));
+        }
+    })
+}
+
+fn prepared(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<Prepared> {
     let settings = run.settings;
     let slot = match settings.slots() {
         Some(slots) if plan.changes_system() => Some(slot::target(slots)?.to_string()),

@@ -61,6 +61,19 @@ pub enum StageError {
     },
 }
 
+impl StageError {
+    /// One line for the person at the keyboard, printed after `hint:`.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Partition(error) => error.hint(),
+            Self::NotFound { .. } => {
+                Some("`system-image-upgrader check` looks at what the settings name")
+            }
+            Self::Io { .. } => None,
+        }
+    }
+}
+
 impl Stage {
     /// Among the user data at `data`, for these partitions, of the slot that is changed if there are
     /// slots.

@@ -8,10 +8,10 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::process::Command;
 
-use support::{Device, device, expected, outcome};
+use support::{Device, blacklist_of_signing_key, device, expected, outcome};
 use system_image_formats::keyring::{KeyringInfo, KeyringType};
 use system_image_testkit::tree::{Tree, assert_equal, assert_same, snapshot};
-use system_image_testkit::{Keys, LoopDevice, MADE, between, sign, xz};
+use system_image_testkit::{Keys, LoopDevice, MADE, between, xz};
 use system_image_trust::{Certificates, Keyring};
 
 fn one() -> Tree {
@@ -306,28 +306,15 @@ fn keyrings_that_are_not_good_are_refused() {
     });
 }
 
-/// A blacklist of the image-signing key, signed by its master.
-fn blacklist(device: &Device) -> (Vec<u8>, String) {
-    let certificates = device
-        .keys
-        .of(KeyringType::ImageSigning)
-        .certificate()
-        .clone();
-    let info = KeyringInfo::new(KeyringType::Blacklist);
-    let archive = Keyring { info, certificates }.pack();
-    let signature = sign(device.keys.of(KeyringType::ImageMaster), &archive);
-    (archive, signature)
-}
-
 #[test]
 fn a_blacklist_counts_wherever_it_is() {
     refused("blacklist", |device| {
-        let (archive, signature) = blacklist(device);
+        let (archive, signature) = blacklist_of_signing_key(device);
         device.drop_file("blacklist.tar.xz", archive);
         device.drop_file("blacklist.tar.xz.asc", signature);
     });
     refused("blacklist", |device| {
-        let (archive, signature) = blacklist(device);
+        let (archive, signature) = blacklist_of_signing_key(device);
         let directory = device.path("data/system-data/var/lib/system-image");
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("blacklist.tar.xz"), archive).unwrap();
@@ -349,7 +336,7 @@ fn a_blacklist_counts_wherever_it_is() {
         |device| {
             device.drop_signed(
                 "blacklist.tar.xz",
-                &blacklist(device).0,
+                &blacklist_of_signing_key(device).0,
                 &device.keys.stranger,
             );
         },
