@@ -169,10 +169,15 @@ impl Menu {
             path: self.directory.clone(),
             why: "no entry of a slot is without a counter",
         })?;
-        let is_trial = |entry: &&Entry| {
-            entry.rank() > good.rank() && entry.slot != good.slot && entry.counts()
+        // What boots before the default is on trial. If that is the default itself, what has failed is
+        // at the end, with a version that would have gone before it.
+        let is_other = |entry: &&Entry| entry.slot != good.slot;
+        let has_failed = |entry: &&Entry| {
+            is_other(entry) && entry.counts() && entry.is_bad() && entry.rank() > good.rank()
         };
-        let trial = self.entries.iter().filter(is_trial).find_map(|entry| {
+        let first = self.entries.first().filter(is_other);
+        let tried = first.or_else(|| self.entries.iter().find(has_failed));
+        let trial = tried.and_then(|entry| {
             Some(Trial {
                 slot: entry.slot.clone(),
                 left: u8::try_from(entry.counter?.left).unwrap_or(u8::MAX),
@@ -202,6 +207,13 @@ impl Menu {
             })
     }
 
+    /// The slot's entry that makes it the default, or that boots next, or was written last.
+    fn current(&self, slot: &SlotName) -> Result<&Entry, BootError> {
+        let mut made = self.good().into_iter().chain(self.entries.first());
+        made.find(|entry| entry.slot == *slot)
+            .map_or_else(|| self.newest(slot), Ok)
+    }
+
     /// Puts the slot's entry before all others, under a name with this counter.
     fn write(&self, slot: &SlotName, counter: Option<Counter>) -> Result<(), BootError> {
         let highest = self.entries.iter().map(|entry| entry.version).max();
@@ -220,12 +232,9 @@ impl Menu {
     fn tidy(&self, boot: &Boot) -> Result<(), BootError> {
         let trial = boot.trial.as_ref().map(|trial| &trial.slot);
         let mut resting = Vec::new();
-        // What is kept is before the others of its slot, so nothing changes by their going.
+        // The entries that make the state are among those that are kept.
         for entry in &self.entries {
-            let kept = match self.good() {
-                Some(good) if good.slot == entry.slot => good,
-                _ => self.newest(&entry.slot)?,
-            };
+            let kept = self.current(&entry.slot)?;
             if entry.name != kept.name {
                 entry.remove(&self.directory)?;
             } else if kept.counts() && trial != Some(&kept.slot) {

@@ -17,6 +17,9 @@ const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 /// GRUB's own two lines of comment before it, it ends in the first sector.
 const SECTION: usize = 160;
 
+/// The shortest line that fills the section, in bytes: an empty one is no comment.
+const MIN_FILLER: usize = 2;
+
 /// An environment block that GRUB can read.
 #[derive(Debug)]
 pub(super) struct Block {
@@ -71,19 +74,16 @@ impl Block {
         let head = self.lines().take_while(is_comment).filter(kept).count();
         let others: usize = self.lines().filter(kept).map(<[u8]>::len).sum();
         let room = self.bytes.len().checked_sub(SIGNATURE.len() + others)?;
-        let section = SECTION.max(ours.len() + FILLER_END.len() + 1);
-        let section = if section <= room { section } else { ours.len() };
-        if section > room {
-            return None;
-        }
-        let filler = section - ours.len();
+        let free = room.checked_sub(ours.len())?;
+        let filler = SECTION.saturating_sub(ours.len()).max(MIN_FILLER);
+        let filler = if filler <= free { filler } else { 0 };
         let mut new = SIGNATURE.to_vec();
         let mut lines = self.lines().filter(kept);
         lines.by_ref().take(head).for_each(|line| new.extend(line));
         new.extend(ours.as_bytes());
-        if filler > 0 {
-            new.extend(iter::repeat_n(b'#', filler - FILLER_END.len()));
-            new.extend(FILLER_END);
+        if let Some(hashes) = filler.checked_sub(1) {
+            new.extend(iter::repeat_n(b'#', hashes));
+            new.push(b'\n');
         }
         lines.for_each(|line| new.extend(line));
         new.resize(self.bytes.len(), b'#');
@@ -94,9 +94,6 @@ impl Block {
         self.lines.iter().map(|line| &self.bytes[line.clone()])
     }
 }
-
-/// What ends the line of `#` that fills the section.
-const FILLER_END: &[u8] = b"\n";
 
 /// The value if the line is of this variable.
 fn value<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {

@@ -116,10 +116,15 @@ impl Entry {
     /// first. Then come names, the last one first, and whoever has more tries left.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let left = |entry: &Self| entry.counter.map_or(u32::MAX, |counter| counter.left);
-        (left(self) == 0)
-            .cmp(&(left(other) == 0))
+        self.is_bad()
+            .cmp(&other.is_bad())
             .then_with(|| other.rank().cmp(&self.rank()))
             .then_with(|| left(other).cmp(&left(self)))
+    }
+
+    /// Whether it has no tries left.
+    pub(super) fn is_bad(&self) -> bool {
+        self.counter.is_some_and(|counter| counter.left == 0)
     }
 
     /// What decides between entries with tries left: the highest rank is first.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use system_image_slots::BootControl;
 
 use crate::grub::{leave, place};
-use crate::{Device, grub, slot, systemd, trying, uboot};
+use crate::{Device, always, grub, slot, systemd, trying, uboot};
 
 type Change = fn(&dyn BootControl);
 
@@ -124,7 +124,7 @@ fn systemd_boot_boots_the_default_when_the_entry_on_trial_is_lost() {
     let mut device = systemd::Emulated::new(&["a", "b"]);
     BEGIN(device.control());
     fs::remove_file(device.entries().join("system-image-b+3.conf")).unwrap();
-    assert_eq!(device.systemd.read().unwrap(), crate::always("a"));
+    assert_eq!(device.systemd.read().unwrap(), always("a"));
     assert_eq!(device.boot(), "a");
     assert!(device.systemd.check().is_err());
 }
@@ -176,6 +176,9 @@ proptest! {
         if let Ok(boot) = device.grub.read() && !lines.contains('\\') {
             prop_assert_eq!(device.boot(), boot.next().as_str());
         }
+        if device.grub.confirm(&slot("b")).is_ok() {
+            prop_assert_eq!(device.grub.read().unwrap(), always("b"));
+        }
     }
 
     #[test]
@@ -183,6 +186,7 @@ proptest! {
         names in prop::collection::btree_map("[ab](\\+[0-2](-[0-2])?)?", 0u64..4, 0..4),
     ) {
         let mut device = systemd::Emulated::new(&["a", "b"]);
+        device.is_foreign = true;
         let state = names.iter().map(|(name, version)| {
             let slot = &name[..1];
             let text = format!(
@@ -190,9 +194,21 @@ proptest! {
             );
             (format!("system-image-{name}.conf"), text)
         });
-        put(&device, &state.collect());
+        let state = state.collect();
+        put(&device, &state);
         if let Ok(boot) = device.systemd.read() {
             prop_assert_eq!(device.boot(), boot.next().as_str());
+        }
+        put(&device, &state);
+        if device.systemd.try_out(&slot("b"), 1).is_ok() {
+            let boot = device.systemd.read().unwrap();
+            prop_assert_eq!(boot.next(), &slot("b"));
+            prop_assert_eq!(device.boot(), "b");
+        }
+        put(&device, &state);
+        if device.systemd.confirm(&slot("b")).is_ok() {
+            prop_assert_eq!(device.systemd.read().unwrap(), always("b"));
+            prop_assert_eq!(device.boot(), "b");
         }
     }
 }
