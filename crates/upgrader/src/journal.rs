@@ -122,7 +122,12 @@ impl Journal {
         let record = line(&Record::Begin { digest, way, slot });
         durable::replace(&self.journal, record.as_bytes(), 0o600)?;
         File::open(&self.path)?.sync_all()?;
-        rename(self.path.as_std_path(), self.applying.as_std_path())
+        let begun = rename(self.path.as_std_path(), self.applying.as_std_path());
+        if begun.is_err() {
+            // The name may be on the disk or not: it must not say what did not happen.
+            let _ = fs::rename(&self.applying, &self.path);
+        }
+        begun
     }
 
     /// Notes that the work is continued.
