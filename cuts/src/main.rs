@@ -39,7 +39,7 @@ struct Options {
     /// Only some states of each suite, for less than a minute
     #[arg(long)]
     short: bool,
-    /// Only suites with this in their name, which is like `delta/disk/power`
+    /// Only suites with this in their name, which is like `delta/disk/power-lazy`
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Only this state; `--only` must leave one suite
@@ -206,7 +206,7 @@ fn try_all(
         states,
         |worker, &(suite, state)| {
             let (lab, suite) = (worker.lab, &suites[suite]);
-            suite.run(lab, worker.device(suite.layout()), state)
+            suite.run(lab, worker.device(suite.layout), state)
         },
         |&(number, state), ended| {
             progress.add(1);
