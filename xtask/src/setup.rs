@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 29] = [
+const NEEDED: [(&str, &str); 39] = [
     ("aria2c", "aria2"),
     ("busctl", "systemd"),
     ("busybox", "busybox-static"),
@@ -15,18 +15,23 @@ const NEEDED: [(&str, &str); 29] = [
     ("cpio", "cpio"),
     ("curl", "curl"),
     ("dbus-daemon", "dbus"),
+    ("debugfs", "e2fsprogs"),
     ("faketime", "faketime"),
+    ("fw_setenv", "libubootenv-tool"),
     ("gdbus", "libglib2.0-bin"),
     ("gpg", "gnupg"),
     ("gpgv", "gpgv"),
     ("getfattr", "attr"),
+    ("grub-mkimage", "grub-common"),
     ("lomiri-download-manager", "lomiri-download-manager"),
     ("losetup", "mount"),
+    ("mformat", "mtools"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
     ("pkg-config", "pkg-config"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
     ("resize2fs", "e2fsprogs"),
     ("rsync", "rsync"),
     ("setcap", "libcap2-bin"),
@@ -34,6 +39,15 @@ const NEEDED: [(&str, &str); 29] = [
     ("tar", "tar"),
     ("wrk", "wrk"),
     ("xz", "xz-utils"),
+    // Boot loaders and firmware for virtual machines.
+    ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    ("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin"),
+    (
+        "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+        "systemd-boot-efi",
+    ),
+    ("/usr/lib/u-boot/qemu-x86/u-boot.rom", "u-boot-qemu"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "ovmf"),
     // Headers, for a client of the download service that others have written.
     (
         "/usr/include/lomiri/download_manager/manager.h",

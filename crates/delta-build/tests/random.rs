@@ -168,7 +168,7 @@ proptest! {
         let mut archive = Vec::new();
         delta(&stored(&base.tar()), &stored(&target.tar()), Options::default(), &mut archive)
             .unwrap();
-        check(&archive[..], Limits::default()).unwrap();
+        check(&archive[..], Limits::default(), &mut SystemOnly).unwrap();
         let (updated, fresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         put(&base.tar(), updated.path()).unwrap();
         // An interruption anywhere, then the whole of it.

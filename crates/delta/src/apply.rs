@@ -4,11 +4,11 @@ use std::error::Error;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 
+use system_image_tree::{Root, remove};
+
 use crate::archive::{Archive, ArchiveError, Member};
 use crate::path::{MemberPath, Shown};
 use crate::place::Placer;
-use crate::remove;
-use crate::root::Root;
 use crate::route::Route;
 use crate::tar::reader::Limits;
 
@@ -22,12 +22,27 @@ pub enum Privileges {
     User,
 }
 
+/// The trees that an archive's members go to.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// For `system/…` and what `removed` lists.
+    pub system: &'a Root,
+    /// For `data/…`; without it those go to the [`Sink`].
+    pub data: Option<&'a Root>,
+}
+
+impl<'a> From<&'a Root> for Places<'a> {
+    fn from(system: &'a Root) -> Self {
+        Self { system, data: None }
+    }
+}
+
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Paths of `removed` that were there.
     pub removed: u64,
-    /// Members placed in the system.
+    /// Members placed in the trees.
     pub members: u64,
     /// Bytes of file content placed, holes included.
     pub bytes: u64,
@@ -85,8 +100,8 @@ pub enum ApplyError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The [`Sink`] refused a member that does not go to the system.
-    #[error("member `{path}` does not go to the system")]
+    /// The [`Sink`] refused a member that goes to none of the trees.
+    #[error("cannot take member `{path}`")]
     Elsewhere {
         /// The path in the archive.
         path: MemberPath,
@@ -117,9 +132,9 @@ impl ApplyError {
     }
 }
 
-/// The caller's side while an archive is applied.
+/// The caller's side while an archive is checked or applied.
 pub trait Sink {
-    /// Gets each member that does not go to the system, with its content. Nothing of it is
+    /// Gets each member that goes to none of the trees, with its content. Nothing of it is
     /// written unless this writes it; an error ends the run.
     ///
     /// # Errors
@@ -130,15 +145,28 @@ pub trait Sink {
         content: &mut dyn Read,
     ) -> Result<(), Box<dyn Error + Send + Sync>>;
 
+    /// Gets each file of the system while an archive is only
+    /// [checked](crate::archive::check); an error refuses the archive.
+    ///
+    /// # Errors
+    /// Whatever makes the file unacceptable.
+    fn system(
+        &mut self,
+        _member: &Member,
+        _content: &mut dyn Read,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+
     /// Called after each path of `removed`, for progress.
     fn removed(&mut self) {}
 }
 
-/// Applies an update archive (upgrader spec, section 7) to the system tree at `root`.
+/// Applies an update archive (upgrader spec, section 7) to the trees of `places`.
 ///
 /// `archive` is the decompressed tar stream, read once from front to back. First the paths that
-/// its member `removed` lists are deleted, each literally; then members below `system/` are
-/// placed, and all others go to `sink`. Nothing is synced: the caller does that once, before it
+/// its member `removed` lists are deleted, each literally; then members below `system/` and `data/`
+/// are placed, and all others go to `sink`. Nothing is synced: the caller does that once, before it
 /// forgets that the archive was to be applied. A directory that is no member keeps its time,
 /// unless a crash came in between. Memory grows with the number of directories and
 /// removals, not with content.
@@ -146,15 +174,17 @@ pub trait Sink {
 /// # Errors
 /// See [`ApplyError`]. After an error, or a crash at any point, applying the same archive again
 /// leads to the same tree as one undisturbed run.
-pub fn apply(
+pub fn apply<'a>(
     archive: impl Read,
     limits: Limits,
-    root: &Root,
+    places: impl Into<Places<'a>>,
     privileges: Privileges,
     sink: &mut dyn Sink,
 ) -> Result<Applied, ApplyError> {
+    let places = places.into();
     let mut archive = Archive::open(archive, limits)?;
-    let mut placer = Placer::new(root, privileges);
+    let mut placer = Placer::new(places.system, privileges);
+    let mut on_data = places.data.map(|data| Placer::new(data, privileges));
     let mut applied = Applied::default();
     for path in archive.removed() {
         let removed = remove(&mut placer, path);
@@ -166,18 +196,32 @@ pub fn apply(
         sink.removed();
     }
     while let Some(member) = archive.next_member()? {
-        if let Route::System(path) = &member.route {
-            applied.bytes += placer.place(path, &member, archive.content())?;
-            applied.members += 1;
-        } else {
-            sink.elsewhere(&member, archive.content())
-                .map_err(|source| ApplyError::Elsewhere {
-                    path: member.path,
-                    source,
-                })?;
-        }
+        let placed = match (&member.route, &mut on_data) {
+            (Route::System(path), _) => placer.place(path, &member, archive.content())?,
+            (Route::Data(path), Some(placer)) => placer.place(path, &member, archive.content())?,
+            _ => {
+                sink.elsewhere(&member, archive.content())
+                    .map_err(|source| ApplyError::Elsewhere {
+                        path: member.path,
+                        source,
+                    })?;
+                continue;
+            }
+        };
+        applied.bytes += placed;
+        applied.members += 1;
     }
     applied.skipped = placer.finish()?;
+    if let Some(placer) = on_data {
+        let Skipped {
+            owners,
+            devices,
+            xattrs,
+        } = placer.finish()?;
+        applied.skipped.owners += owners;
+        applied.skipped.devices += devices;
+        applied.skipped.xattrs += xattrs;
+    }
     Ok(applied)
 }
 
@@ -192,4 +236,18 @@ fn remove(placer: &mut Placer<'_>, path: &MemberPath) -> io::Result<bool> {
     placer.enter(&parent, &directory)?;
     placer.parents.forget();
     remove::tree(directory.as_fd(), name)
+}
+
+/// Takes nothing and refuses nothing: what goes to none of the trees is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaveOut;
+
+impl Sink for LeaveOut {
+    fn elsewhere(
+        &mut self,
+        _: &Member,
+        _: &mut dyn Read,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
 }

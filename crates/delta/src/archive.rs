@@ -6,6 +6,9 @@
 
 use std::io::{self, Read};
 
+use system_image_tree::{PART_NAME, STAGING_NAME};
+
+use crate::apply::Sink;
 use crate::path::{MemberPath, PathError, Shown};
 use crate::route::Route;
 use crate::tar::header::{Header, Kind};
@@ -16,10 +19,6 @@ const MAX_REMOVED: u64 = 16 << 20;
 
 /// The name of the list of removals.
 const REMOVED: &[u8] = b"removed";
-
-/// The name under which a file is written before it replaces the old one; see
-/// [`apply`](crate::apply::apply).
-pub(crate) const PART_NAME: &[u8] = b".system-image.part";
 
 /// Why an archive is no update archive.
 #[derive(Debug, thiserror::Error)]
@@ -46,16 +45,16 @@ pub enum ArchiveError {
     /// `removed` is not a file, longer than any real one, or not the archive's first member.
     #[error("`removed` {0}")]
     RemovedMember(&'static str),
-    /// A hard link of the system to a file that is not in the system.
-    #[error("member `{path}` is a hard link to `{}`, which is not below `system/`", Shown(.target))]
+    /// A hard link to a file that goes somewhere else, or nowhere.
+    #[error("member `{path}` is a hard link to `{}`, which is not in the same tree", Shown(.target))]
     LinkTarget {
         /// The link.
         path: MemberPath,
         /// What it names.
         target: Vec<u8>,
     },
-    /// `system` is something else than a directory, or a member has the name that this crate
-    /// uses for files that are not complete yet.
+    /// `system` is something else than a directory, or a member has a name that is kept for what is
+    /// not complete yet.
     #[error("member `{path}` cannot be placed: {why}")]
     Place {
         /// The member.
@@ -88,10 +87,16 @@ pub struct Member {
 }
 
 impl Member {
-    /// The file that a hard link of the system names, below the system's root.
+    /// The file that a hard link names, below the root of the tree that the link goes to.
     pub(crate) fn link_target(&self, target: &[u8]) -> Result<MemberPath, ArchiveError> {
-        match MemberPath::parse(target).as_ref().map(Route::of) {
-            Ok(Route::System(below)) if !below.is_root() => Ok(below),
+        let target_route = MemberPath::parse(target).map(|path| Route::of(&path));
+        match (&self.route, target_route) {
+            (Route::System(_), Ok(Route::System(below)))
+            | (Route::Data(_), Ok(Route::Data(below)))
+                if !below.is_root() =>
+            {
+                Ok(below)
+            }
             _ => Err(ArchiveError::LinkTarget {
                 path: self.path.clone(),
                 target: target.to_vec(),
@@ -180,7 +185,7 @@ impl Member {
                 why,
             })
         };
-        let Route::System(below) = &self.route else {
+        let (Route::System(below) | Route::Data(below)) = &self.route else {
             return if self.path.is_root() {
                 place("it has no name")
             } else {
@@ -188,14 +193,12 @@ impl Member {
             };
         };
         if below.is_root() && self.header.kind != Kind::Directory {
-            return place("the system's root is a directory");
+            return place("the root of a tree is a directory");
         }
-        if below
-            .as_bytes()
-            .split(|&b| b == b'/')
-            .any(|part| part == PART_NAME)
-        {
-            return place("the name is reserved for incomplete files");
+        let mut parts = below.as_bytes().split(|&b| b == b'/');
+        let is_staging = parts.clone().next() == Some(STAGING_NAME.as_bytes());
+        if is_staging || parts.any(|part| part == PART_NAME.as_bytes()) {
+            return place("the name is reserved for what is incomplete");
         }
         if let Kind::HardLink { target } = &self.header.kind {
             self.link_target(target)?;
@@ -246,7 +249,7 @@ fn parse_removed(line: &[u8]) -> Result<Option<MemberPath>, RemovedError> {
 }
 
 /// What an archive would do, found by reading all of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Paths in `removed` that are below `system/`.
     pub removed: u64,
@@ -256,36 +259,65 @@ pub struct Contents {
     pub bytes: u64,
     /// Bytes of file content that need room on the disk for certain: those of files without holes.
     pub solid_bytes: u64,
-    /// Members that go elsewhere, in archive order.
-    pub elsewhere: Vec<Route>,
 }
 
 /// Reads an archive to its end without changing anything.
 ///
 /// Whatever [`apply`](crate::apply::apply) would refuse for the archive's own sake is refused
-/// here, so that a bad archive is found before the first change. Up to `limits.members` routes
-/// outside of the system are remembered.
-pub fn check(input: impl Read, limits: Limits) -> Result<Contents, ArchiveError> {
+/// here, so that a bad archive is found before the first change. `sink` sees what goes to none of the
+/// trees, and the files of the system.
+pub fn check(
+    input: impl Read,
+    limits: Limits,
+    sink: &mut dyn Sink,
+) -> Result<Contents, CheckError> {
     let mut archive = Archive::open(input, limits)?;
     let mut contents = Contents {
         removed: archive.removed().len() as u64,
         ..Contents::default()
     };
     while let Some(member) = archive.next_member()? {
-        if let Route::System(_) = member.route {
-            contents.members += 1;
-            if let Kind::File { size } = member.header.kind {
+        let is_sparse = archive.content().is_sparse();
+        let taken = match (&member.route, &member.header.kind) {
+            (Route::System(_), Kind::File { size }) => {
+                contents.members += 1;
                 contents.bytes += size;
-                if !archive.content().is_sparse() {
+                if !is_sparse {
                     contents.solid_bytes += size;
                 }
+                sink.system(&member, archive.content())
             }
-        } else {
-            contents.elsewhere.push(member.route);
-        }
+            (Route::System(_), _) => {
+                contents.members += 1;
+                Ok(())
+            }
+            (Route::Data(_), _) => Ok(()),
+            _ => sink.elsewhere(&member, archive.content()),
+        };
+        taken.map_err(|source| CheckError::Refused {
+            path: member.path,
+            source,
+        })?;
         if let Err(error) = io::copy(archive.content(), &mut io::sink()) {
-            return Err(archive.content().content_error(error).into());
+            let error: ArchiveError = archive.content().content_error(error).into();
+            return Err(error.into());
         }
     }
     Ok(contents)
+}
+
+/// Why an archive must not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It is bad in itself.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The [`Sink`] refused a member.
+    #[error("cannot take member `{path}`")]
+    Refused {
+        /// The path in the archive.
+        path: MemberPath,
+        /// Why it was refused.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }

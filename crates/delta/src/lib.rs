@@ -9,18 +9,17 @@
 
 pub mod apply;
 pub mod archive;
+mod parents;
 pub mod path;
 mod place;
-mod remove;
-pub mod root;
 pub mod route;
 pub mod tar;
 mod xattr;
 
-pub use apply::{Applied, ApplyError, Privileges, Sink, Skipped, apply};
-pub use archive::{Archive, ArchiveError, Contents, Member, check};
+pub use apply::{Applied, ApplyError, LeaveOut, Places, Privileges, Sink, Skipped, apply};
+pub use archive::{Archive, ArchiveError, CheckError, Contents, Member, check};
 pub use path::{MemberPath, PathError};
-pub use root::Root;
 pub use route::{Flag, Route};
+pub use system_image_tree::Root;
 pub use tar::header::{Device, Header, Kind, Mtime, Xattr};
 pub use tar::reader::{Limits, ReadError, Reader};

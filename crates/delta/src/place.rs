@@ -12,11 +12,13 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
+use system_image_tree::root::is_absent;
+use system_image_tree::{PART_NAME, Root};
 
 use crate::apply::{ApplyError, Privileges, Skipped};
-use crate::archive::{Member, PART_NAME};
+use crate::archive::Member;
+use crate::parents::Parents;
 use crate::path::MemberPath;
-use crate::root::{Parents, Root, is_absent};
 use crate::tar::header::{Device, Header, Kind, Mtime};
 use crate::tar::reader::{ReadError, Reader};
 use crate::xattr;
@@ -309,8 +311,12 @@ impl<'a> Placer<'a> {
                 fs::chmodat(&parent, PART_NAME, mode, AtFlags::empty())?;
             }
         }
-        self.skipped.xattrs +=
-            xattr::set_at(parent.as_fd(), PART_NAME, &header.xattrs, self.privileges)?;
+        self.skipped.xattrs += xattr::set_at(
+            parent.as_fd(),
+            PART_NAME.as_bytes(),
+            &header.xattrs,
+            self.privileges,
+        )?;
         fs::utimensat(
             &parent,
             PART_NAME,

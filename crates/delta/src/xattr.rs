@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
+use system_image_tree::xattr::names;
 
 use crate::apply::Privileges;
 use crate::tar::header::Xattr;
@@ -26,20 +26,14 @@ pub(crate) fn make_equal(
     wanted: &[Xattr],
     privileges: Privileges,
 ) -> Result<u64, Failure> {
-    let present = match list(file) {
-        Ok(names) => names,
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTSUP) => Vec::new(),
-        Err(source) => {
-            return Err(Failure {
-                name: b"(list)".to_vec(),
-                source,
-            });
-        }
-    };
-    for name in present.split(|&b| b == 0).filter(|name| is_of_images(name)) {
+    let present = names(file).map_err(|source| Failure {
+        name: b"(list)".to_vec(),
+        source,
+    })?;
+    for name in present {
         if wanted.iter().all(|x| x.name != name) {
-            let removed = fs::fremovexattr(file, name);
-            skip_or_fail(name, removed, privileges)?;
+            let removed = fs::fremovexattr(file, &*name);
+            skip_or_fail(&name, removed, privileges)?;
         }
     }
     each(wanted, privileges, |x| {
@@ -95,30 +89,5 @@ fn skip_or_fail(
             name: name.to_vec(),
             source: error.into(),
         }),
-    }
-}
-
-/// Attributes that are part of an image. Labels that the running kernel's policy gives to every
-/// new file are not.
-fn is_of_images(name: &[u8]) -> bool {
-    name == b"security.capability"
-        || [&b"user."[..], b"trusted.", b"system.posix_acl_"]
-            .iter()
-            .any(|class| name.starts_with(class))
-}
-
-/// The names of all attributes, each ended by NUL.
-fn list(file: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
-    /// The kernel's limit for the whole list.
-    const LONGEST: usize = 64 << 10;
-    let mut small = [0; 256];
-    match fs::flistxattr(file, &mut small[..]) {
-        Ok(len) => Ok(small[..len].to_vec()),
-        Err(Errno::RANGE) => {
-            let mut names = Vec::with_capacity(LONGEST);
-            fs::flistxattr(file, spare_capacity(&mut names))?;
-            Ok(names)
-        }
-        Err(error) => Err(error.into()),
     }
 }

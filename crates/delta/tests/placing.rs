@@ -9,8 +9,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use system_image_delta::{
-    Applied, ApplyError, ArchiveError, Kind, Limits, Member, Privileges, Root, Route, Sink, apply,
-    check,
+    Applied, ApplyError, ArchiveError, CheckError, Kind, LeaveOut, Limits, Member, Privileges,
+    Root, Route, Sink, apply, check,
 };
 use system_image_delta_build::Writer;
 use system_image_testkit::tree::{TIME, Tree};
@@ -208,7 +208,7 @@ fn names_that_lead_out_are_refused_before_anything_changes() {
         update("system/\n", &Tree::default()),
         update("./system\n", &Tree::default()),
     ] {
-        assert!(check(&archive[..], Limits::default()).is_err());
+        assert!(check(&archive[..], Limits::default(), &mut LeaveOut).is_err());
         assert!(matches!(
             put(&archive, &system),
             Err(ApplyError::Archive(_))
@@ -249,9 +249,9 @@ fn a_list_of_removals_that_comes_late_is_refused() {
     let late = Tree::new()
         .file("a", "")
         .with("a", |header| header.path = b"removed".into());
-    let refused = check(&late.tar()[..], Limits::default()).unwrap_err();
+    let refused = check(&late.tar()[..], Limits::default(), &mut LeaveOut).unwrap_err();
     assert!(
-        matches!(refused, ArchiveError::RemovedMember(_)),
+        matches!(refused, CheckError::Archive(ArchiveError::RemovedMember(_))),
         "{refused:?}"
     );
 }

@@ -1,4 +1,4 @@
-//! Names that cannot escape: channels, devices, files of the drop box, paths of the tree.
+//! Names that cannot escape: channels, devices, slots, files of the drop box, paths of the tree.
 //!
 //! In: text from a signed file, a command line or a configuration. Out: a newtype that may be
 //! joined to a root or put into a URL without a further check. Nothing here touches a disk.
@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest accepted name in bytes: what a directory entry or an index may sensibly hold.
 const MAX_LEN: usize = 1024;
+
+/// Longest name of a slot in bytes: a boot loader's environment has little room.
+const MAX_SLOT_LEN: usize = 16;
 
 /// Why a text is no name of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +156,20 @@ name! {
     }
 }
 
+name! {
+    /// A slot's name, e.g. `a`: ASCII lower-case letters, digits, `-`, `_`; at most 16 bytes.
+    ///
+    /// It is a value of boot loaders' variables, a part of file names on FAT and a word of their
+    /// scripts, so no quoting is ever needed.
+    SlotName, "a", "slot name",
+    |text| match text {
+        "" => Err("it is empty"),
+        _ if text.len() > MAX_SLOT_LEN => Err("it is too long"),
+        _ if text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')) => Ok(()),
+        _ => Err("it has a character that is not allowed"),
+    }
+}
+
 impl ChannelName {
     /// The name's first part, which is the directory below the tree's root.
     pub fn first_part(&self) -> &str {
@@ -224,6 +241,25 @@ mod tests {
             "/a?b",
         ] {
             assert!(path.parse::<TreePath>().is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_slot_is_a_short_word_that_no_boot_loader_has_to_quote() {
+        for name in ["a", "b", "system-2", "_", "0123456789abcdef"] {
+            assert_eq!(name.parse::<SlotName>().unwrap().as_str(), name);
+        }
+        for name in [
+            "",
+            "A",
+            "a b",
+            "a.b",
+            "a/b",
+            "a+3",
+            "\u{e4}",
+            "0123456789abcdefg",
+        ] {
+            assert!(name.parse::<SlotName>().is_err(), "{name:?}");
         }
     }
 

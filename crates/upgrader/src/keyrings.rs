@@ -13,7 +13,7 @@ use system_image_trust::{Chain, ChainError, MAX_KEYRING_LEN, MAX_SIGNATURE_LEN, 
 use crate::drop_box::{DropBox, DropBoxError};
 
 /// Where the running system keeps its blacklist, below the data partition.
-const BLACKLIST: &str = "system-data/var/lib/system-image/blacklist.tar.xz";
+pub const BLACKLIST: &str = "system-data/var/lib/system-image/blacklist.tar.xz";
 
 /// Why there is no chain of trust.
 #[derive(Debug, thiserror::Error)]

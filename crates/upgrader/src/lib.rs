@@ -1,35 +1,47 @@
-//! The upgrader: carries out a command file on the device's system, from a recovery or wherever
-//! the system itself is not running. It has no network, no bus and no async runtime.
+//! The upgrader: carries out a command file on the device, from a recovery or from the other slot. It
+//! has no network, no bus and no async runtime.
 //!
 //! | module | its part |
 //! | --- | --- |
-//! | [`cli`], [`config`] | the command line, `upgrader.toml` |
+//! | [`cli`], [`config`] | the command line, the device description `upgrader.toml` |
 //! | [`plan`] | which steps a command file asks for, and which it may not |
-//! | [`drop_box`], [`keyrings`], [`tarball`] | verification of everything, and application of what was verified |
-//! | [`system`] | where the system is: a directory or a block device |
-//! | [`journal`] | how far the steps have got, for the next run |
-//! | [`progress`], [`outcome`], [`hint`] | what others are told |
+//! | [`drop_box`], [`keyrings`], [`tarball`], [`xz`], [`version`] | verification of everything, and the reading of what was verified |
+//! | [`storage`] | where a system is: directory, block device, image file |
+//! | [`deploy`] | where a new system is prepared, and how it takes the place of the old one |
+//! | [`stage`], [`partition`], [`data`] | what archives bring beside the system; user data |
+//! | [`prepare`], [`work`] | all that comes before the first change; the changes, piece by piece |
+//! | [`journal`] | how far the work has got, for the next run |
+//! | [`progress`], [`outcome`], [`hint`], [`log`](mod@log) | what others are told |
 //! | [`mod@run`] | all of it in order |
+//! | [`check`], [`trial`] | looking at the device; slots that are tried, confirmed, rolled back |
 //!
-//! Nothing is changed before everything is verified: keyrings, signatures, and each archive read
-//! to its end. What is changed can be interrupted anywhere, and the next run continues.
+//! Nothing is changed that anybody sees before everything is verified and the new system is complete on
+//! the disk, where there is room for it. What is changed can be interrupted anywhere, and the next run
+//! continues.
 
+pub mod check;
 pub mod cli;
 pub mod config;
+pub mod data;
+pub mod deploy;
 pub mod drop_box;
 pub mod hint;
 pub mod journal;
 pub mod keyrings;
+pub mod log;
 pub mod outcome;
+pub mod partition;
 pub mod plan;
+pub mod prepare;
 pub mod progress;
 pub mod run;
-pub mod system;
+pub mod stage;
+pub mod storage;
 pub mod tarball;
+pub mod trial;
+pub mod version;
+pub mod work;
+pub mod xz;
 
+pub(crate) use log::log;
 pub use run::{Failure, run};
-
-/// Tells those who read the log, on standard error.
-pub(crate) fn log(line: &str) {
-    eprintln!("{}", system_image_report::printable(line));
-}

@@ -1,44 +1,95 @@
-//! `system-image-upgrader`: parse, read the settings, run, print the error.
+//! `system-image-upgrader`: parse, read the settings, act, print the error.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::SystemTime;
-use std::{fs, io};
 
-use anyhow::Context;
 use camino::Utf8Path;
 use clap::Parser;
 use system_image_trust::Now;
-use system_image_upgrader::cli::Cli;
+use system_image_upgrader::cli::{Action, Cli};
 use system_image_upgrader::config::Settings;
 use system_image_upgrader::hint::hint;
 use system_image_upgrader::journal::Journal;
+use system_image_upgrader::progress::Form;
 use system_image_upgrader::run::{Failure, refuse, run};
+use system_image_upgrader::{check, log, trial};
 
 /// The system is mixed: run this again before booting it.
 const INTERRUPTED: u8 = 3;
 
+/// It was run again too often.
+const FAILED: u8 = 4;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = match settings(&cli.config) {
-        Ok(settings) => run(&settings, cli.command_file, now(), &mut io::stdout()),
-        // Under its own name it would send the recovery back here for ever.
-        Err(error) => Err(refuse(None, &Journal::new(cli.command_file), None, error)),
+    let settings = check::settings(&cli.config);
+    let result = match (cli.action, cli.command_file) {
+        (None, Some(command_file)) => {
+            return end(upgrade(settings, command_file, cli.progress), cli.progress);
+        }
+        (Some(Action::Check { json }), _) => return check::run(settings, &cli.config, json),
+        (Some(Action::Status { json }), _) => {
+            settings.and_then(|settings| trial::status(&settings, json))
+        }
+        (Some(Action::Confirm), _) => settings.and_then(|settings| trial::confirm(&settings)),
+        (Some(Action::RollBack), _) => settings.and_then(|settings| trial::roll_back(&settings)),
+        (None, None) => Ok(()),
     };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn upgrade(
+    settings: anyhow::Result<Settings>,
+    command_file: camino::Utf8PathBuf,
+    form: Form,
+) -> Result<(), Failure> {
+    match settings {
+        Ok(settings) => {
+            if let Some(path) = &settings.log {
+                log_to(path);
+            }
+            run(&settings, command_file, now(), form, &mut io::stdout())
+        }
+        // Under its own name it would send the recovery back here for ever.
+        Err(error) => Err(refuse(None, &Journal::new(command_file), None, error)),
+    }
+}
+
+/// The update does not depend on it.
+fn log_to(path: &Utf8Path) {
+    if let Err(error) = log::also_to(path) {
+        eprintln!("cannot write the log to `{path}`: {error}");
+    }
+}
+
+fn end(done: Result<(), Failure>, form: Form) -> ExitCode {
     let (error, code) = match done {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Refused(error)) => (error, ExitCode::FAILURE),
         Err(Failure::Interrupted(error)) => (error, ExitCode::from(INTERRUPTED)),
+        Err(Failure::Failed(error)) => (error, ExitCode::from(FAILED)),
     };
-    eprint!(
-        "{}",
-        system_image_report::describe(&error, hint(&error).as_deref())
-    );
+    if form == Form::Json {
+        println!(
+            "{}",
+            serde_json::json!({"type": "error", "msg": format!("{error:#}")})
+        );
+    }
+    tell(&error);
     code
 }
 
-fn settings(path: &Utf8Path) -> anyhow::Result<Settings> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read `{path}`"))?;
-    Settings::parse(&text).with_context(|| format!("`{path}`"))
+fn tell(error: &anyhow::Error) {
+    let text = system_image_report::describe(error, hint(error).as_deref());
+    eprint!("{text}");
+    log::to_file(&text);
 }
 
 /// A clock before 1970 is no clock.

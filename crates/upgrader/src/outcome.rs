@@ -24,18 +24,41 @@ pub struct Outcome {
     /// The number in the name of the last version file, which is the image's version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
+    /// The slot that was changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    /// What this run did, in order; what one before it did is not here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Taken>,
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// All of it is installed.
     Installed,
+    /// It is in the other slot, which is tried at the next start.
+    Trying,
     /// Nothing was changed.
     Refused,
     /// The system is mixed and must not be booted. Starting again continues.
     Interrupted,
+    /// It was continued again and again, and is not any more.
+    Failed,
+    /// The new slot did not prove itself, and the old one runs again.
+    FellBack,
+}
+
+/// A step that was taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct Taken {
+    /// What it was, for people.
+    pub step: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Bytes that it wrote, as far as that is counted.
+    pub bytes: u64,
 }
 
 impl Outcome {
@@ -49,6 +72,8 @@ impl Outcome {
             full: None,
             files,
             version,
+            slot: None,
+            steps: Vec::new(),
         }
     }
 

@@ -1,65 +1,113 @@
-//! One run: finds the command file, verifies everything, then takes its steps.
+//! One run: finds the command file, prepares everything, then does the work.
 //!
-//! Up to [`Journal::begin`] nothing of the device is changed, so every “no” before it is a
-//! [`Failure::Refused`] that leaves the system as it was. After it the system is mixed until the
-//! last step: a [`Failure::Interrupted`], a signal or a power cut then leaves the command file
-//! under its `.applying` name, and the next run continues with the step that was under way.
+//! Up to [`Journal::begin`] nothing is changed that anybody sees, so every “no” before it is a
+//! [`Failure::Refused`] that leaves the device as it was. After it the work is done piece by piece; a
+//! signal or a power cut then leaves the command file under its `.applying` name, and the next run
+//! continues with the piece that was under way.
 
-use std::collections::VecDeque;
 use std::fs::{File, FileTimes};
 use std::io::{self, Write};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
-use system_image_delta::{Root, Skipped};
 use system_image_formats::command::CommandFile;
-use system_image_report::Size;
 use system_image_trust::Now;
 
 use crate::config::Settings;
+use crate::deploy;
 use crate::drop_box::{DropBox, DropBoxError};
 use crate::hint::hint;
-use crate::journal::{Journal, Noted};
-use crate::keyrings;
+use crate::journal::{Begun, Journal, Way};
 use crate::log;
-use crate::outcome::{Ending, Outcome};
-use crate::plan::{Plan, Step};
-use crate::progress::Progress;
-use crate::system::{self, Deployment};
-use crate::tarball::Tarball;
+use crate::outcome::{Ending, Outcome, Taken};
+use crate::plan::Plan;
+use crate::prepare::{self, Prepared};
+use crate::progress::{Form, Progress};
+use crate::work::{self, Work};
 
 /// Its modification time is when the system was last updated, for the settings application.
 const LAST_UPDATE: &str = ".last_update";
 
+/// Swap that early upgraders made on user data, by its name and its size in bytes. They delete it too.
+const OLD_SWAP: (&str, u64) = ("SWAP.img", 512 << 20);
+
 /// How a run failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The system is as it was, and nothing is left to be done.
+    /// The device is as it was, and nothing is left to be done.
     Refused(anyhow::Error),
-    /// The system is mixed: it must not be booted before a run has succeeded.
+    /// The work has begun: the system must not be booted before a run has succeeded.
     Interrupted(anyhow::Error),
+    /// It was continued as often as the settings allow, and is not any more.
+    Failed(anyhow::Error),
+}
+
+/// What all parts of one run work with.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// The device description.
+    pub settings: &'a Settings,
+    /// What the device's clock says.
+    pub now: Now,
+    /// The command file.
+    pub journal: Journal,
+    /// Where the files are that it names.
+    pub drop_box: DropBox,
+}
+
+/// What is told of a run as it goes.
+#[expect(
+    missing_debug_implementations,
+    reason = "where progress is written to has none"
+)]
+pub struct Told<'a> {
+    /// For the recovery.
+    pub progress: Progress<&'a mut dyn Write>,
+    /// For the result file.
+    pub steps: Vec<Taken>,
+}
+
+impl Told<'_> {
+    /// Takes a step: says so, and notes how long it took and what it wrote.
+    pub fn step<T>(
+        &mut self,
+        what: &str,
+        take: impl FnOnce(&mut Self) -> anyhow::Result<(T, u64)>,
+    ) -> anyhow::Result<T> {
+        log(what);
+        self.progress.say(what);
+        let start = std::time::Instant::now();
+        let (done, bytes) = take(self)?;
+        self.steps.push(Taken {
+            step: what.to_owned(),
+            seconds: start.elapsed().as_secs_f64(),
+            bytes,
+        });
+        Ok(done)
+    }
 }
 
 /// Carries out the command file at `command_file`, after one that an earlier run left unfinished.
 ///
 /// `now` is what the device's clock says. Progress goes to `out` as the recovery reads it, the
-/// log to standard error, and the outcome to the result file of the settings.
+/// log to standard error and its file, and the outcome to the result file of the settings.
 pub fn run(
     settings: &Settings,
     command_file: Utf8PathBuf,
     now: Now,
+    form: Form,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let journal = Journal::new(command_file);
     match DropBox::open(&settings.drop_box) {
         Ok(drop_box) => Run {
             settings,
+            now,
             journal,
             drop_box,
-            now,
         }
-        .all(out),
+        .all(form, out),
         // The other one is at it: its command file is not to be touched.
         Err(busy @ DropBoxError::Busy { .. }) => Err(Failure::Refused(busy.into())),
         Err(error) => Err(refuse(Some(settings), &journal, None, error.into())),
@@ -81,36 +129,13 @@ pub fn refuse(
         _ => {}
     }
     if let Some(settings) = settings {
-        report(settings, Ending::Refused, plan, Some(&error));
+        report(settings, Ending::Refused, plan, Vec::new(), Some(&error));
     }
     Failure::Refused(error)
 }
 
-/// What one run works with.
-struct Run<'a> {
-    settings: &'a Settings,
-    journal: Journal,
-    drop_box: DropBox,
-    now: Now,
-}
-
-/// Where the work on a command file ended.
-enum Stopped {
-    /// Before its first change.
-    Before(Option<Plan>, anyhow::Error),
-    /// In the middle of the changes.
-    Amid(Plan, anyhow::Error),
-}
-
-/// Whether a command file is a new one or one whose steps have begun.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Fresh,
-    Begun,
-}
-
 impl Run<'_> {
-    fn all(&self, out: &mut dyn Write) -> Result<(), Failure> {
+    fn all(&self, form: Form, out: &mut dyn Write) -> Result<(), Failure> {
         let begun = self
             .journal
             .begun()
@@ -120,43 +145,167 @@ impl Run<'_> {
         let mut fresh = fresh.map_err(|error| self.refused(None, error))?;
         let Some(begun) = begun else {
             let missing = || Failure::Refused(anyhow!("there is no command file"));
-            return self.start(&fresh.ok_or_else(missing)?, out);
+            return self.start(&fresh.ok_or_else(missing)?, form, out);
         };
+        if !begun.is_ours {
+            return self.take_over(&begun, fresh, form, out);
+        }
         // A full installation needs nothing of the old system: it ends the matter, and helps
         // where the interrupted update cannot be continued.
-        if let Some(full) = fresh.take_if(|noted| is_full(noted)) {
+        if let Some(full) = fresh.take_if(|text| is_full(text)) {
             log("a full installation takes the place of the interrupted update");
-            match self.start(&full, out) {
+            match self.start(&full, form, out) {
                 Err(Failure::Refused(error)) => log(&format!("it is refused: {error:#}")),
                 ended => return ended,
             }
         }
-        self.resume(&begun, out)?;
-        fresh.map_or(Ok(()), |fresh| self.start(&fresh, out))
+        self.resume(&begun, form, out)?;
+        fresh.map_or(Ok(()), |fresh| self.start(&fresh, form, out))
+    }
+
+    /// What another upgrader began and did not finish is begun again from its start: how far it got
+    /// is not known, and laying the same archives over it once more gives the same. A newer command
+    /// file takes its place.
+    fn take_over(
+        &self,
+        begun: &Begun,
+        fresh: Option<Vec<u8>>,
+        form: Form,
+        out: &mut dyn Write,
+    ) -> Result<(), Failure> {
+        if let Some(fresh) = fresh {
+            log("an update that another upgrader did not finish is given up for a newer one");
+            let given_up = self.journal.give_up();
+            given_up
+                .context("cannot put the unfinished command file aside")
+                .map_err(Failure::Interrupted)?;
+            return self.start(&fresh, form, out);
+        }
+        log("an update that another upgrader did not finish is begun again");
+        let taken = self.journal.begin_again();
+        taken
+            .context("cannot rename the unfinished command file")
+            .map_err(Failure::Interrupted)?;
+        self.start(&begun.text, form, out)
     }
 
     /// Carries out a new command file.
-    fn start(&self, noted: &Noted, out: &mut dyn Write) -> Result<(), Failure> {
-        match self.carry_out(noted, State::Fresh, out) {
-            Ok(()) => Ok(()),
-            Err(Stopped::Before(plan, error)) => Err(self.refused(plan.as_ref(), error)),
-            Err(Stopped::Amid(plan, error)) => Err(self.interrupted(Some(&plan), error)),
+    fn start(&self, text: &[u8], form: Form, out: &mut dyn Write) -> Result<(), Failure> {
+        let plan = plan(text).map_err(|error| self.refused(None, error))?;
+        for words in &plan.skipped {
+            log(&format!("skipped: {words}"));
+        }
+        let mut told = self.told(&plan, form, out);
+        let prepared = prepare::prepare(self, &plan, &mut told)
+            .map_err(|error| self.refused(Some(&plan), error))?;
+        self.work(&plan, prepared, 0, told)
+    }
+
+    /// Continues a command file whose changes have begun.
+    fn resume(&self, begun: &Begun, form: Form, out: &mut dyn Write) -> Result<(), Failure> {
+        let plan = plan(&begun.text).map_err(|error| self.interrupted(None, Vec::new(), error))?;
+        if begun.finished {
+            let ended = self.clean_up(&plan);
+            return ended.map_err(|error| self.interrupted(Some(&plan), Vec::new(), error));
+        }
+        log(&format!(
+            "continuing an interrupted update; {} pieces of work are done",
+            begun.done
+        ));
+        if begun.attempts >= self.settings.attempts {
+            return Err(self.give_up(&plan, begun));
+        }
+        let mut told = self.told(&plan, form, out);
+        let ready = self
+            .journal
+            .note_attempt()
+            .context("cannot note an attempt in the journal")
+            .and_then(|()| prepare::again(self, &plan, begun, &mut told))
+            .context("the interrupted update cannot be continued");
+        match ready {
+            Ok(prepared) => self.work(&plan, prepared, begun.done, told),
+            Err(error) => Err(self.interrupted(Some(&plan), told.steps, error)),
         }
     }
 
-    /// Continues a command file whose steps have begun.
-    fn resume(&self, noted: &Noted, out: &mut dyn Write) -> Result<(), Failure> {
-        log(&format!(
-            "continuing an interrupted update; {} steps are done",
-            noted.done
-        ));
-        match self.carry_out(noted, State::Begun, out) {
-            Ok(()) => Ok(()),
-            Err(Stopped::Before(plan, error)) => {
-                let error = error.context("the interrupted update cannot be continued");
-                Err(self.interrupted(plan.as_ref(), error))
+    /// Does the work after the first `done` pieces, and ends the matter.
+    fn work(
+        &self,
+        plan: &Plan,
+        mut prepared: Prepared,
+        done: usize,
+        mut told: Told<'_>,
+    ) -> Result<(), Failure> {
+        let is_trial = prepared.slot.is_some();
+        let mut all = || -> anyhow::Result<()> {
+            let pieces = work::of(plan, prepared.way);
+            for (index, piece) in pieces.iter().enumerate().skip(done) {
+                work::take(self, plan, &mut prepared, piece, &mut told)?;
+                self.journal
+                    .note_done(index + 1)
+                    .context("cannot note finished work in the journal")?;
             }
-            Err(Stopped::Amid(plan, error)) => Err(self.interrupted(Some(&plan), error)),
+            work::take(self, plan, &mut prepared, &Work::PutAway, &mut told)?;
+            self.touch_last_update();
+            Ok(())
+        };
+        if let Err(error) = all() {
+            // A failed run leaves nothing mounted either; its own error is the one to tell.
+            prepared.put_away();
+            return Err(self.interrupted(Some(plan), told.steps, error));
+        }
+        let ending = if is_trial {
+            Ending::Trying
+        } else {
+            Ending::Installed
+        };
+        let mut outcome = outcome(ending, Some(plan), told.steps, None);
+        outcome.slot = prepared.slot.clone();
+        write(self.settings, &outcome);
+        let noted = self.journal.note_finished();
+        let ended = noted
+            .context("cannot note the end in the journal")
+            .and_then(|()| self.clean_up(plan));
+        ended.map_err(|error| self.interrupted(Some(plan), Vec::new(), error))?;
+        told.progress.finish();
+        Ok(())
+    }
+
+    /// An update that gets no further is not tried for ever. What was only prepared is removed again,
+    /// and the device stays as it was.
+    fn give_up(&self, plan: &Plan, begun: &Begun) -> Failure {
+        let whole = prepare::give_up(self, plan, begun).unwrap_or_else(|error| {
+            log(&format!("what was prepared stays: {error:#}"));
+            false
+        });
+        if let Err(error) = self.journal.give_up() {
+            log(&format!("the command file cannot be put aside: {error}"));
+        }
+        let error = GaveUp {
+            attempts: begun.attempts,
+            whole,
+        };
+        let error = anyhow::Error::from(error);
+        report(
+            self.settings,
+            Ending::Failed,
+            Some(plan),
+            Vec::new(),
+            Some(&error),
+        );
+        Failure::Failed(error)
+    }
+
+    fn told<'a>(&self, plan: &Plan, form: Form, out: &'a mut dyn Write) -> Told<'a> {
+        // What cannot be read is told later.
+        let size = |signed: &system_image_formats::command::SignedFile| {
+            let meta = self.drop_box.file(signed.file()).ok()?.metadata().ok()?;
+            Some(meta.len())
+        };
+        let sizes: Vec<_> = plan.updates().filter_map(size).collect();
+        Told {
+            progress: Progress::start(sizes, form, out),
+            steps: Vec::new(),
         }
     }
 
@@ -164,246 +313,66 @@ impl Run<'_> {
         refuse(Some(self.settings), &self.journal, plan, error)
     }
 
-    fn interrupted(&self, plan: Option<&Plan>, error: anyhow::Error) -> Failure {
-        report(self.settings, Ending::Interrupted, plan, Some(&error));
+    fn interrupted(&self, plan: Option<&Plan>, steps: Vec<Taken>, error: anyhow::Error) -> Failure {
+        report(
+            self.settings,
+            Ending::Interrupted,
+            plan,
+            steps,
+            Some(&error),
+        );
         Failure::Interrupted(error)
     }
 
-    fn carry_out(&self, noted: &Noted, state: State, out: &mut dyn Write) -> Result<(), Stopped> {
-        let plan = plan(noted).map_err(|error| Stopped::Before(None, error))?;
-        if noted.finished {
-            return self
-                .finish(&plan)
-                .map_err(|error| Stopped::Amid(plan, error));
-        }
-        let sizes = self.sizes(&plan, noted.done);
-        let mut progress = Progress::start(sizes, out);
-        let deployment = system::at(&self.settings.system);
-        let ready = self
-            .verify(&plan, noted.done, &*deployment, &mut progress)
-            .and_then(|ready| {
-                if state == State::Fresh {
-                    check_room(&ready, &*deployment)?;
-                    self.journal
-                        .begin()
-                        .context("cannot rename the command file")?;
-                }
-                Ok(ready)
-            });
-        let tarballs = match ready {
-            Ok(tarballs) => tarballs,
-            Err(error) => return Err(Stopped::Before(Some(plan), error)),
-        };
-        let done = self
-            .take_steps(&plan, noted.done, tarballs, &*deployment, &mut progress)
-            .and_then(|()| self.finish(&plan));
-        done.map_err(|error| Stopped::Amid(plan, error))?;
-        progress.finish();
-        Ok(())
-    }
-
-    /// Sizes of the tarballs that are still to be applied. What cannot be read is told later.
-    fn sizes(&self, plan: &Plan, done: usize) -> Vec<u64> {
-        let size = |step: &Step| match step {
-            Step::Update(signed) => Some(self.drop_box.file(signed.file()).ok()?.metadata().ok()?),
-            _ => None,
-        };
-        plan.steps
-            .iter()
-            .skip(done)
-            .filter_map(size)
-            .map(|meta| meta.len())
-            .collect()
-    }
-
-    /// Verifies all that the steps after the first `done` need. Changes nothing.
-    fn verify(
-        &self,
-        plan: &Plan,
-        done: usize,
-        deployment: &dyn Deployment,
-        progress: &mut Progress<&mut dyn Write>,
-    ) -> anyhow::Result<VecDeque<Tarball>> {
-        for words in &plan.skipped {
-            log(&format!("skipped: {words}"));
-        }
-        deployment.check()?;
-        let settings = self.settings;
-        let chain = keyrings::load(
-            &settings.archive_master,
-            &plan.keyrings,
-            &self.drop_box,
-            &settings.data,
-            settings.device.clone(),
-            self.now,
-        )?;
-        let signers = chain.index_signers()?;
-        let mut tarballs = VecDeque::new();
-        for step in plan.steps.iter().skip(done) {
-            let Step::Update(signed) = step else {
-                continue;
-            };
-            log(&format!("verifying {}", signed.file()));
-            let mut read = |bytes| progress.add(bytes);
-            let limits = settings.limits;
-            let tarball = Tarball::verify(&self.drop_box, signed, &signers, limits, &mut read)?;
-            for route in &tarball.left_out {
-                log(&format!("{}: left out {route:?}", signed.file()));
-            }
-            tarballs.push_back(tarball);
-        }
-        Ok(tarballs)
-    }
-
-    /// Takes the steps after the first `done`; what only makes the system accessible is taken
-    /// again.
-    fn take_steps(
-        &self,
-        plan: &Plan,
-        done: usize,
-        mut tarballs: VecDeque<Tarball>,
-        deployment: &dyn Deployment,
-        progress: &mut Progress<&mut dyn Write>,
-    ) -> anyhow::Result<()> {
-        let mut mounted = None;
-        let mut steps = || -> anyhow::Result<()> {
-            for (index, step) in plan.steps.iter().enumerate() {
-                match step {
-                    Step::Mount if needed(plan, index, done) => {
-                        log("mounting the system");
-                        mounted = Some(deployment.mount()?);
-                    }
-                    Step::Unmount => {
-                        if let Some(root) = mounted.take() {
-                            deployment.unmount(root)?;
-                        }
-                    }
-                    Step::Format if index >= done => {
-                        log("formatting the system");
-                        deployment.format()?;
-                        self.note_done(index + 1)?;
-                    }
-                    Step::Update(_) if index >= done => {
-                        let root = mounted.as_ref().context("the system is not mounted")?;
-                        let tarball = tarballs.pop_front().context("a tarball is missing")?;
-                        self.install(&tarball, root, progress)?;
-                        self.note_done(index + 1)?;
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
-        };
-        let taken = steps();
-        // A failed run leaves nothing mounted either; its own error is the one to tell.
-        if let Some(root) = mounted
-            && let Err(error) = deployment.unmount(root)
-        {
-            log(&format!("the system stays mounted: {error}"));
-        }
-        taken
-    }
-
-    fn install(
-        &self,
-        tarball: &Tarball,
-        root: &Root,
-        progress: &mut Progress<&mut dyn Write>,
-    ) -> anyhow::Result<()> {
-        let settings = self.settings;
-        let mut read = |bytes| progress.add(bytes);
-        let applied = tarball.install(root, settings.limits, settings.privileges, &mut read)?;
-        // Before anything says that it is done.
-        root.sync().context("cannot write the system to the disk")?;
-        let name = tarball.signed.file();
-        let (members, removed, bytes) = (applied.members, applied.removed, applied.bytes);
-        log(&format!(
-            "{name}: placed {members} members with {bytes} bytes, removed {removed}"
-        ));
-        if applied.skipped != Skipped::default() {
-            let Skipped {
-                owners,
-                devices,
-                xattrs,
-            } = applied.skipped;
-            log(&format!(
-                "{name}: left out without root: {owners} owners, {devices} devices, {xattrs} attributes"
-            ));
-        }
-        Ok(())
-    }
-
-    fn note_done(&self, done: usize) -> anyhow::Result<()> {
-        self.journal
-            .note_done(done)
-            .context("cannot note a finished step in the command file")
-    }
-
-    /// All steps are done: tells the running system, and cleans away what was consumed and
-    /// nothing else.
-    fn finish(&self, plan: &Plan) -> anyhow::Result<()> {
+    fn touch_last_update(&self) {
         let stamp = self.settings.data.join(LAST_UPDATE);
         if let Err(error) = touch(&stamp) {
             log(&format!("cannot set the time of `{stamp}`: {error}"));
         }
-        report(self.settings, Ending::Installed, Some(plan), None);
-        // From here on files may be missing, and a next run must not look for them.
-        self.journal
-            .note_finished()
-            .context("cannot note the end in the command file")?;
+        let (name, size) = OLD_SWAP;
+        let swap = self.settings.data.join(name);
+        if swap
+            .symlink_metadata()
+            .is_ok_and(|found| found.is_file() && found.len() == size)
+            && let Err(error) = std::fs::remove_file(&swap)
+        {
+            log(&format!("cannot remove `{swap}`: {error}"));
+        }
+    }
+
+    /// Cleans away what was consumed and nothing else. From here on files may be missing, and a next
+    /// run does not look for them.
+    fn clean_up(&self, plan: &Plan) -> anyhow::Result<()> {
         for signed in plan.keyrings.iter().chain(plan.updates()) {
             self.drop_box.remove(signed.file())?;
             self.drop_box.remove(signed.signature())?;
+        }
+        for name in plan.files() {
+            self.drop_box.remove(name)?;
         }
         self.journal.end().context("cannot remove the command file")
     }
 }
 
-/// Refuses a tarball whose files cannot fit, whatever is removed before.
-///
-/// Only each by itself: the next one may replace the files of the one before.
-fn check_room(tarballs: &VecDeque<Tarball>, deployment: &dyn Deployment) -> Result<(), NoRoom> {
-    let capacity = match deployment.capacity() {
-        Ok(Some(capacity)) => capacity,
-        Ok(None) => return Ok(()),
-        Err(error) => {
-            log(&format!("not known how much fits: {error}"));
-            return Ok(());
-        }
-    };
-    match tarballs.iter().find(|t| t.solid_bytes > capacity) {
-        None => Ok(()),
-        Some(tarball) => Err(NoRoom {
-            name: tarball.signed.file().to_string(),
-            bytes: Size(tarball.solid_bytes),
-            capacity: Size(capacity),
-        }),
-    }
+/// An update that was continued again and again.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error(
+    "the update was continued {attempts} times and got no further; {}",
+    if *.whole { "the system is as it was before" } else { "the system is not whole" }
+)]
+pub struct GaveUp {
+    attempts: u32,
+    /// Whether the system is as it was.
+    pub whole: bool,
 }
 
-/// A tarball that cannot fit. Nothing has been changed.
-#[derive(Debug, thiserror::Error)]
-#[error("`{name}` has {bytes} of files, the system's file system only {capacity}")]
-pub struct NoRoom {
-    name: String,
-    bytes: Size,
-    capacity: Size,
-}
-
-fn plan(noted: &Noted) -> anyhow::Result<Plan> {
-    let file = CommandFile::parse(&noted.text).context("cannot read the command file")?;
+fn plan(text: &[u8]) -> anyhow::Result<Plan> {
+    let file = CommandFile::parse(text).context("cannot read the command file")?;
     Ok(Plan::of(&file)?)
 }
 
-fn is_full(noted: &Noted) -> bool {
-    plan(noted).is_ok_and(|plan| plan.is_full())
-}
-
-/// Whether anything between this `mount` and its `unmount` is still to be done.
-fn needed(plan: &Plan, mount: usize, done: usize) -> bool {
-    let between = plan.steps.iter().enumerate().skip(mount);
-    let mut between = between.take_while(|(_, step)| **step != Step::Unmount);
-    between.any(|(index, step)| index >= done && matches!(step, Step::Update(_)))
+fn is_full(text: &[u8]) -> bool {
+    plan(text).is_ok_and(|plan| plan.is_full())
 }
 
 fn touch(path: &Utf8Path) -> io::Result<()> {
@@ -413,14 +382,36 @@ fn touch(path: &Utf8Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Writes the result file. The update does not depend on it, so a failure is only logged.
-fn report(settings: &Settings, ending: Ending, plan: Option<&Plan>, error: Option<&anyhow::Error>) {
+/// Writes the result file.
+fn report(
+    settings: &Settings,
+    ending: Ending,
+    plan: Option<&Plan>,
+    steps: Vec<Taken>,
+    error: Option<&anyhow::Error>,
+) {
+    write(settings, &outcome(ending, plan, steps, error));
+}
+
+/// The update does not depend on it, so a failure is only logged.
+pub fn write(settings: &Settings, outcome: &Outcome) {
+    if let Err(error) = outcome.write(&settings.result) {
+        log(&format!("cannot write `{}`: {error}", settings.result));
+    }
+}
+
+/// What the result file says of a run.
+pub fn outcome(
+    ending: Ending,
+    plan: Option<&Plan>,
+    steps: Vec<Taken>,
+    error: Option<&anyhow::Error>,
+) -> Outcome {
     let updates = plan.into_iter().flat_map(Plan::updates);
-    let mut outcome = Outcome::new(
-        ending,
-        updates.map(|signed| signed.file().to_string()).collect(),
-    );
+    let files = updates.map(|signed| signed.file().to_string()).collect();
+    let mut outcome = Outcome::new(ending, files);
     outcome.full = plan.map(Plan::is_full);
+    outcome.steps = steps;
     if let Some(error) = error {
         let causes = error.chain().map(ToString::to_string);
         outcome.reason = causes
@@ -430,7 +421,17 @@ fn report(settings: &Settings, ending: Ending, plan: Option<&Plan>, error: Optio
         outcome.reason.dedup();
         outcome.hint = hint(error);
     }
-    if let Err(error) = outcome.write(&settings.result) {
-        log(&format!("cannot write `{}`: {error}", settings.result));
-    }
+    outcome
 }
+
+/// Whether an error is, or comes from, a disk that is full.
+pub(crate) fn is_for_want_of_room(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let deploy = cause.downcast_ref::<deploy::DeployError>();
+        let io = cause.downcast_ref::<io::Error>();
+        deploy.is_some_and(deploy::DeployError::is_full) || io.is_some_and(deploy::is_full)
+    })
+}
+
+/// How the changes of a plan are made if nothing has to be prepared.
+pub(crate) const WITHOUT_SYSTEM: Way = Way::Prepared;

@@ -7,8 +7,11 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Instant;
 
+use camino::Utf8PathBuf;
+
 use support::{Device, device, expected, outcome};
 use system_image_testkit::tree::{Snapshot, Tree, assert_equal, snapshot};
+use system_image_upgrader::journal::{Journal, Way};
 
 /// Content that does not compress, so that there is something to wait for.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -124,17 +127,17 @@ fn deltas_killed_anywhere_are_completed() {
     assert!(kills > 8, "{kills} kills hit a running upgrader");
 }
 
+fn journal(device: &Device) -> Journal {
+    Journal::new(Utf8PathBuf::try_from(device.command_file()).unwrap())
+}
+
 /// A device in the middle of an update whose files are gone.
 fn stuck() -> Device {
     let device = device();
     device.full(&version(1));
     device.upgrade_well();
     device.deltas(&[&version(1), &version(2)]);
-    fs::rename(
-        device.command_file(),
-        device.path("cache/recovery/ubuntu_command.applying"),
-    )
-    .unwrap();
+    journal(&device).begin(Way::Direct, None).unwrap();
     fs::remove_file(device.path("cache/recovery/ubuntu-0.tar.xz")).unwrap();
     device
 }
@@ -168,8 +171,7 @@ fn a_refused_full_installation_does_not_end_the_interrupted_update() {
     device.full(&version(1));
     device.upgrade_well();
     device.deltas(&[&version(1), &version(2)]);
-    let applying = device.path("cache/recovery/ubuntu_command.applying");
-    fs::rename(device.command_file(), &applying).unwrap();
+    journal(&device).begin(Way::Direct, None).unwrap();
     device.command("format system\nmount system\nupdate none none.asc\n");
     device.upgrade_well();
     assert_equal(&snapshot(&device.system()), &want(&version(2)), "continued");
@@ -182,15 +184,10 @@ fn what_is_done_is_not_done_again() {
     device.full(&version(1));
     device.upgrade_well();
     device.deltas(&[&version(1), &version(2), &version(3)]);
-    let applying = device.path("cache/recovery/ubuntu_command.applying");
-    let text = fs::read_to_string(device.command_file()).unwrap();
-    fs::remove_file(device.command_file()).unwrap();
-    // Mount and first update are noted; its file does not matter any more.
-    fs::write(
-        &applying,
-        format!("{text}# system-image-upgrader: done 2\n"),
-    )
-    .unwrap();
+    let journal = journal(&device);
+    journal.begin(Way::Direct, None).unwrap();
+    // The first update is noted; its file does not matter any more.
+    journal.note_done(1).unwrap();
     device.drop_file("ubuntu-0.tar.xz", "no longer looked at");
     let output = device.upgrade_well();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -213,4 +210,61 @@ fn a_second_upgrader_stays_out_and_touches_nothing() {
     assert!(device.command_file().exists());
     lock.unlock().unwrap();
     device.upgrade_well();
+}
+
+#[test]
+fn what_another_upgrader_did_not_finish_is_begun_again_or_given_up_for_something_newer() {
+    let device = device();
+    device.full(&version(1));
+    device.upgrade_well();
+    // As the original leaves it after a failure.
+    device.deltas(&[&version(1), &version(2)]);
+    let applying = device.path("cache/recovery/ubuntu_command.applying");
+    fs::rename(device.command_file(), &applying).unwrap();
+    device.upgrade_well();
+    assert_equal(
+        &snapshot(&device.system()),
+        &want(&version(2)),
+        "begun again",
+    );
+    fs::write(&applying, "mount system\nupdate gone gone.asc\n").unwrap();
+    device.deltas(&[&version(2), &version(3)]);
+    device.upgrade_well();
+    assert_equal(&snapshot(&device.system()), &want(&version(3)), "newer");
+    assert_eq!(device.dropped(), ["ubuntu_command.failed"]);
+}
+
+#[test]
+fn an_update_that_gets_no_further_is_given_up() {
+    let device = device();
+    device.full(&version(1));
+    device.upgrade_well();
+    device.deltas(&[&version(1), &version(2)]);
+    journal(&device).begin(Way::Prepared, None).unwrap();
+    for _ in 0..10 {
+        journal(&device).note_attempt().unwrap();
+    }
+    let output = device.upgrade();
+    assert_eq!(output.status.code(), Some(4));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        errors.contains("the system is as it was before"),
+        "{errors}"
+    );
+    assert_eq!(outcome(&device)["outcome"], "failed");
+    assert_equal(&snapshot(&device.system()), &want(&version(1)), "as it was");
+    assert!(
+        !device
+            .dropped()
+            .iter()
+            .any(|name| name == "ubuntu_command.applying")
+    );
+    // Nothing stands in the way of the next one.
+    device.deltas(&[&version(1), &version(2)]);
+    device.upgrade_well();
+    assert_equal(
+        &snapshot(&device.system()),
+        &want(&version(2)),
+        "the next one",
+    );
 }

@@ -7,8 +7,10 @@
 
 use std::path::Path;
 
+use system_image_formats::keyring::KeyringType;
 pub(crate) use system_image_testkit::Recovery as Device;
 use system_image_testkit::tree::Tree;
+use system_image_testkit::{keyring, sign};
 
 /// A device, with its system in a directory unless a test says otherwise.
 pub(crate) fn device() -> Device {
@@ -26,4 +28,11 @@ pub(crate) fn expected(tree: &Tree, directory: &Path) {
     fresh.in_directory(directory);
     fresh.full(tree);
     fresh.upgrade_well();
+}
+
+/// A blacklist of the key that signs images, with its signature.
+pub(crate) fn blacklist_of_signing_key(device: &Device) -> (Vec<u8>, String) {
+    let archive = keyring(KeyringType::Blacklist, &[&device.keys.image_signing]).pack();
+    let signature = sign(&device.keys.image_master, &archive);
+    (archive, signature)
 }

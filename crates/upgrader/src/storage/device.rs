@@ -1,5 +1,6 @@
-//! A system on a block device with an ext4 file system, mounted only while it is changed.
+//! A system on a block device, mounted only while it is changed.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -12,27 +13,52 @@ use rustix::fs::{OFlags, major, minor};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use system_image_delta::Root;
 
-use super::{Deployment, SystemError};
+use super::{Storage, SystemError, failed, mounts};
+use crate::config::Filesystem;
 use crate::log;
 
-/// Makes the file system. Older recoveries' e2fsck must be able to check it later, so what it
-/// does not know stays off (upgrader spec, section 9).
-const MKFS: (&str, [&str; 5]) = (
-    "mkfs.ext4",
-    [
-        "-F",
-        "-q",
-        "-O",
-        "^metadata_csum,^64bit",
-        "-Elazy_itable_init=0",
-    ],
-);
+/// A program with its options, and the worst exit status that is no failure.
+type Tool = (&'static str, &'static [&'static str], i32);
 
-/// Checks it and repairs what can be repaired without asking.
-const FSCK: (&str, [&str; 2]) = ("e2fsck", ["-f", "-y"]);
+impl Filesystem {
+    /// Makes it. Older recoveries' e2fsck must be able to check it later, so what it does not know
+    /// stays off (upgrader spec, section 9).
+    fn maker(self) -> Tool {
+        match self {
+            Self::Ext4 => (
+                "mkfs.ext4",
+                &[
+                    "-F",
+                    "-q",
+                    "-O",
+                    "^metadata_csum,^64bit",
+                    "-Elazy_itable_init=0",
+                ],
+                0,
+            ),
+            Self::F2fs => ("mkfs.f2fs", &["-f", "-q"], 0),
+            Self::Btrfs => ("mkfs.btrfs", &["-f", "-q"], 0),
+        }
+    }
 
-/// What e2fsck says when errors were found and all corrected.
-const CORRECTED: i32 = 1;
+    /// Checks it and repairs what can be repaired without asking; e2fsck says 1 then. Btrfs does so
+    /// when it is mounted.
+    fn checker(self) -> Option<Tool> {
+        match self {
+            Self::Ext4 => Some(("e2fsck", &["-f", "-y"], 1)),
+            Self::F2fs => Some(("fsck.f2fs", &["-a"], 1)),
+            Self::Btrfs => None,
+        }
+    }
+
+    fn name(self) -> &'static CStr {
+        match self {
+            Self::Ext4 => c"ext4",
+            Self::F2fs => c"f2fs",
+            Self::Btrfs => c"btrfs",
+        }
+    }
+}
 
 /// How often to ask whether the device is free, and how long to wait in between. Five minutes: a
 /// `mkfs.ext4` that outlived its upgrader writes all inode tables of a large, slow card.
@@ -43,11 +69,20 @@ const PATIENCE: (u32, Duration) = (1500, Duration::from_millis(200));
 pub(super) struct Device {
     device: Utf8PathBuf,
     mountpoint: Utf8PathBuf,
+    filesystem: Filesystem,
 }
 
 impl Device {
-    pub(super) fn new(device: Utf8PathBuf, mountpoint: Utf8PathBuf) -> Self {
-        Self { device, mountpoint }
+    pub(super) fn new(
+        device: Utf8PathBuf,
+        mountpoint: Utf8PathBuf,
+        filesystem: Filesystem,
+    ) -> Self {
+        Self {
+            device,
+            mountpoint,
+            filesystem,
+        }
     }
 
     /// Unmounts what an interrupted run left, and nothing else.
@@ -57,6 +92,13 @@ impl Device {
                 .map_err(|error| failed("unmount", &self.mountpoint, error.into()))?;
         }
         Ok(())
+    }
+
+    fn mount_with(&self, flags: MountFlags) -> Result<Root, SystemError> {
+        let (device, mountpoint) = (self.device.as_std_path(), self.mountpoint.as_std_path());
+        mount(device, mountpoint, self.filesystem.name(), flags, None)
+            .map_err(|error| failed("mount", &self.device, error.into()))?;
+        Root::open(mountpoint).map_err(|error| failed("open", &self.mountpoint, error))
     }
 
     /// Waits until no other program has the device for itself. A killed upgrader leaves the
@@ -89,22 +131,20 @@ impl Device {
 
     /// Whether the device, and only it, is mounted on its mount point and nowhere else.
     fn mounted_here(&self) -> Result<bool, SystemError> {
-        let path = Utf8Path::new("/proc/self/mountinfo");
-        let table = std::fs::read_to_string(path).map_err(|error| failed("read", path, error))?;
         let number = self.number()?;
         let mountpoint = self
             .mountpoint
             .canonicalize_utf8()
             .map_err(|error| failed("find", &self.mountpoint, error))?;
         let mut here = false;
-        for (mounted, on) in mounts(&table) {
-            match (mounted == number, on == mountpoint) {
+        for mount in mounts::all()? {
+            match (mount.number == number, mount.on == mountpoint) {
                 (true, true) => here = true,
                 (true, false) => {
                     let device = self.device.clone();
                     return Err(SystemError::InUse {
                         device,
-                        mountpoint: on,
+                        mountpoint: mount.on,
                     });
                 }
                 (false, true) => {
@@ -134,7 +174,7 @@ impl Device {
     }
 }
 
-impl Deployment for Device {
+impl Storage for Device {
     fn check(&self) -> Result<(), SystemError> {
         if !self.mountpoint.is_dir() {
             let path = self.mountpoint.clone();
@@ -144,7 +184,8 @@ impl Deployment for Device {
             });
         }
         self.mounted_here()?;
-        for program in [MKFS.0, FSCK.0] {
+        let checker = self.filesystem.checker();
+        for (program, ..) in [self.filesystem.maker()].into_iter().chain(checker) {
             // Asked for its version it does nothing.
             Command::new(program)
                 .arg("-V")
@@ -163,7 +204,7 @@ impl Deployment for Device {
     fn format(&self) -> Result<(), SystemError> {
         self.leave()?;
         self.wait_until_free()?;
-        run(MKFS.0, &MKFS.1, &self.device, 0)?;
+        run(self.filesystem.maker(), &self.device)?;
         File::open(&self.device)
             .and_then(|device| device.sync_all())
             .map_err(|error| failed("sync", &self.device, error))
@@ -172,11 +213,20 @@ impl Deployment for Device {
     fn mount(&self) -> Result<Root, SystemError> {
         self.leave()?;
         self.wait_until_free()?;
-        run(FSCK.0, &FSCK.1, &self.device, CORRECTED)?;
-        let (device, mountpoint) = (self.device.as_std_path(), self.mountpoint.as_std_path());
-        mount(device, mountpoint, c"ext4", MountFlags::empty(), None)
-            .map_err(|error| failed("mount", &self.device, error.into()))?;
-        Root::open(mountpoint).map_err(|error| failed("open", &self.mountpoint, error))
+        if let Some(checker) = self.filesystem.checker() {
+            run(checker, &self.device)?;
+        }
+        self.mount_with(MountFlags::empty())
+    }
+
+    fn look(&self) -> Result<Root, SystemError> {
+        match self.mount_with(MountFlags::RDONLY) {
+            // A file system that is mounted to be written to cannot be mounted otherwise as well.
+            Err(SystemError::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
+                self.mount_with(MountFlags::empty())
+            }
+            other => other,
+        }
     }
 
     fn unmount(&self, root: Root) -> Result<(), SystemError> {
@@ -189,21 +239,8 @@ impl Deployment for Device {
     }
 }
 
-fn failed(action: &'static str, path: &Utf8Path, source: io::Error) -> SystemError {
-    SystemError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
-}
-
-/// Runs a program on the device; its status may be up to `worst`.
-fn run(
-    program: &'static str,
-    options: &[&str],
-    device: &Utf8Path,
-    worst: i32,
-) -> Result<(), SystemError> {
+/// Runs a program on the device.
+fn run((program, options, worst): Tool, device: &Utf8Path) -> Result<(), SystemError> {
     let output = Command::new(program)
         .args(options)
         .arg(device)
@@ -224,35 +261,4 @@ fn run(
         status: output.status,
         output: output_end,
     })
-}
-
-/// Device numbers and mount points of a mount table (`proc(5)`, `mountinfo`).
-fn mounts(table: &str) -> impl Iterator<Item = (&str, Utf8PathBuf)> {
-    table.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        let number = fields.next()?;
-        Some((number, unescaped(fields.nth(1)?)))
-    })
-}
-
-/// Blanks in mount points are written as `\040` and the like.
-fn unescaped(field: &str) -> Utf8PathBuf {
-    let path = field
-        .replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n");
-    path.replace("\\134", "\\").into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_tables_are_read() {
-        let table = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n\
-                     37 35 7:3 / /a\\040b\\134c rw - ext4 /dev/loop3 rw\n";
-        let got: Vec<_> = mounts(table).collect();
-        assert_eq!(got, [("98:0", "/mnt2".into()), ("7:3", r"/a b\c".into())]);
-    }
 }

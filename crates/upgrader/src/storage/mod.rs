@@ -1,15 +1,22 @@
-//! Where the system is and how it is made accessible: the seam between the steps of an update
-//! and the device's storage.
+//! Where a system is and how it is made accessible: the seam between an update and the device's
+//! storage.
 
 mod device;
 mod directory;
+mod image;
+mod loopback;
+mod mounts;
 
 use std::io;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use system_image_delta::Root;
 
-use crate::config::SystemAt;
+use crate::config::block::{BlockName, NotFound};
+use crate::config::{Mounted, SlotAt};
+
+pub use image::Image;
+
 use device::Device;
 use directory::Directory;
 
@@ -17,7 +24,7 @@ use directory::Directory;
 ///
 /// Steps come in the order format, mount, changes, unmount; each may be repeated after an
 /// interruption.
-pub trait Deployment: std::fmt::Debug {
+pub trait Storage: std::fmt::Debug {
     /// Finds out whether the other steps can be taken. Changes nothing.
     fn check(&self) -> Result<(), SystemError>;
     /// Bytes that the system can hold at most, as far as that can be told without a change.
@@ -26,6 +33,8 @@ pub trait Deployment: std::fmt::Debug {
     fn format(&self) -> Result<(), SystemError>;
     /// Makes the system accessible. What an interrupted run left mounted is put in order first.
     fn mount(&self) -> Result<Root, SystemError>;
+    /// Makes it accessible for reading only, while it may be in use.
+    fn look(&self) -> Result<Root, SystemError>;
     /// Puts the system away, everything on the disk.
     fn unmount(&self, root: Root) -> Result<(), SystemError>;
 }
@@ -77,6 +86,9 @@ pub enum SystemError {
         /// Where it is mounted.
         mountpoint: Utf8PathBuf,
     },
+    /// A device that the settings name cannot be found.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
     /// Another program has the device open and did not let go of it.
     #[error("`{device}` is in use by another program")]
     Busy {
@@ -97,8 +109,12 @@ impl SystemError {
     /// One line for the person at the keyboard, printed after `hint:`.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Kind { .. } => Some("check `[system]` in the configuration"),
-            Self::Run { .. } => Some("the recovery needs e2fsprogs"),
+            Self::Kind { .. } | Self::NotFound(_) => {
+                Some("`system-image-upgrader check` looks at what the settings name")
+            }
+            Self::Run { .. } => {
+                Some("the programs of the file system must be part of the recovery")
+            }
             Self::Busy { .. } => Some("stop the program, or wait until it is done"),
             Self::InUse { .. } | Self::Occupied { .. } => Some("unmount it first"),
             _ => None,
@@ -106,10 +122,40 @@ impl SystemError {
     }
 }
 
-/// The place that the settings name.
-pub fn at(place: &SystemAt) -> Box<dyn Deployment> {
-    match place.clone() {
-        SystemAt::Directory(path) => Box::new(Directory::new(path)),
-        SystemAt::Device { device, mountpoint } => Box::new(Device::new(device, mountpoint)),
+/// A system in a directory.
+pub fn directory(path: Utf8PathBuf) -> Box<dyn Storage> {
+    Box::new(Directory::new(path))
+}
+
+/// A system on a block device.
+pub fn device(mounted: &Mounted<BlockName>) -> Result<Box<dyn Storage>, SystemError> {
+    let Mounted {
+        on,
+        mountpoint,
+        filesystem,
+    } = mounted;
+    Ok(Box::new(Device::new(
+        on.find()?,
+        mountpoint.clone(),
+        *filesystem,
+    )))
+}
+
+/// The system of one slot.
+pub fn slot(at: &SlotAt, slot: &str) -> Result<Box<dyn Storage>, SystemError> {
+    match at {
+        SlotAt::Directory(path) => Ok(directory(path.replace("{slot}", slot).into())),
+        SlotAt::Device(mounted) => device(&Mounted {
+            on: mounted.on.of_slot(slot),
+            ..mounted.clone()
+        }),
+    }
+}
+
+fn failed(action: &'static str, path: &Utf8Path, source: io::Error) -> SystemError {
+    SystemError::Io {
+        action,
+        path: path.to_owned(),
+        source,
     }
 }

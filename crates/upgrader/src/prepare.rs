@@ -1,0 +1,437 @@
+//! Everything that can be done before the device is changed: keyrings, signatures, and a new system
+//! beside the old one where there is room; else every archive is read to its end.
+
+use anyhow::Context;
+use system_image_delta::{Places, Root};
+use system_image_formats::channel_ini::ChannelIni;
+use system_image_report::Size;
+
+use crate::config::{Settings, Way as Wanted};
+use crate::data::password;
+use crate::deploy::{self, Deployment, slot};
+use crate::journal::{Begun, Way};
+use crate::keyrings;
+use crate::log;
+use crate::plan::Plan;
+use crate::run::{Run, Told, WITHOUT_SYSTEM, is_for_want_of_room};
+use crate::stage::{self, CHANNEL_INI, MAX_CHANNEL_INI, Stage, Taker};
+use crate::storage::{self, Storage};
+use crate::tarball::Tarball;
+use crate::version;
+
+/// What the work is done with.
+#[derive(Debug)]
+pub struct Prepared {
+    /// How the changes are made.
+    pub way: Way,
+    /// The slot that is changed.
+    pub slot: Option<String>,
+    /// What waits among user data.
+    pub stage: Stage,
+    /// The new system, if one was prepared.
+    pub deployment: Option<Box<dyn Deployment>>,
+    /// The system itself, if it is changed directly.
+    pub live: Option<Live>,
+}
+
+/// The system itself, and the tarballs to lay over it.
+#[derive(Debug)]
+pub struct Live {
+    /// Where it is.
+    pub storage: Box<dyn Storage>,
+    /// It, while it is mounted.
+    pub root: Option<Root>,
+    /// Those of the command file, in order; on continuing, `None` for what is done already.
+    pub tarballs: Vec<Option<Tarball>>,
+}
+
+impl Prepared {
+    /// After a failure: leaves nothing mounted, and everything as it is.
+    pub fn put_away(&mut self) {
+        if let Some(live) = &mut self.live
+            && let Some(root) = live.root.take()
+            && let Err(error) = live.storage.unmount(root)
+        {
+            log(&format!("the system stays mounted: {error}"));
+        }
+        if let Some(deployment) = &mut self.deployment
+            && let Err(error) = deployment.put_away()
+        {
+            log(&format!("the new system stays mounted: {error}"));
+        }
+    }
+}
+
+/// Prepares a new command file, and begins. An error leaves the device as it was.
+pub fn prepare(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<Prepared> {
+    prepared(run, plan, told).inspect_err(|_| {
+        let cleared = stage(run.settings, None).and_then(|stage| Ok(stage.clear()?));
+        if let Err(error) = cleared {
+            log(&format!("what was prepared stays: {error:#}"));
+        }
+    })
+}
+
+fn prepared(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<Prepared> {
+    let settings = run.settings;
+    let slot = match settings.slots() {
+        Some(slots) if plan.changes_system() => Some(slot::target(slots)?.to_string()),
+        _ => None,
+    };
+    let stage = self::stage(settings, slot.clone())?;
+    stage.clear()?;
+    for name in plan.files() {
+        run.drop_box.file(name)?;
+    }
+    if !plan.changes_system() {
+        // Keyrings that are named must be good all the same.
+        load_keyrings(run, plan)?;
+        run.journal
+            .begin(WITHOUT_SYSTEM, None)
+            .context("cannot begin")?;
+        return Ok(Prepared {
+            way: WITHOUT_SYSTEM,
+            slot,
+            stage,
+            deployment: None,
+            live: None,
+        });
+    }
+    let tarballs = verify(run, plan, 0, told)?;
+    let tarballs: Vec<Tarball> = tarballs.into_iter().flatten().collect();
+    if let Some(mut deployment) = deploy::prepared(settings, plan.is_full())? {
+        let prepared = beside(run, plan, &tarballs, &mut *deployment, &stage, told);
+        match prepared {
+            Ok(()) => {
+                run.journal
+                    .begin(Way::Prepared, slot.clone())
+                    .context("cannot begin")?;
+                return Ok(Prepared {
+                    way: Way::Prepared,
+                    slot,
+                    stage,
+                    deployment: Some(deployment),
+                    live: None,
+                });
+            }
+            Err(error) => {
+                let abandoned = deployment.abandon();
+                let is_hopeless = match settings.way {
+                    Wanted::Auto => settings.slots().is_some() || !can_be_direct(plan, &error),
+                    Wanted::Beside | Wanted::Direct => true,
+                };
+                stage.clear()?;
+                if is_hopeless {
+                    return Err(error);
+                }
+                abandoned?;
+                log(&format!("the system is changed directly: {error:#}"));
+            }
+        }
+    }
+    directly(run, plan, tarballs, stage, told)
+}
+
+/// Whether the system itself can be changed where a new one cannot be prepared: for want of room, or
+/// because there is no system that could be mounted, for a full installation.
+fn can_be_direct(plan: &Plan, error: &anyhow::Error) -> bool {
+    let is_unusable = || {
+        error.chain().any(|cause| {
+            matches!(
+                cause.downcast_ref::<deploy::DeployError>(),
+                Some(deploy::DeployError::Storage(
+                    storage::SystemError::Io { .. } | storage::SystemError::Program { .. }
+                ))
+            )
+        })
+    };
+    is_for_want_of_room(error) || (plan.is_full() && is_unusable())
+}
+
+/// Makes everything ready again for work that an earlier run began.
+pub fn again(
+    run: &Run<'_>,
+    plan: &Plan,
+    begun: &Begun,
+    told: &mut Told<'_>,
+) -> anyhow::Result<Prepared> {
+    let settings = run.settings;
+    let stage = self::stage(settings, begun.slot.clone())?;
+    let mut prepared = Prepared {
+        way: begun.way,
+        slot: begun.slot.clone(),
+        stage,
+        deployment: None,
+        live: None,
+    };
+    if !plan.changes_system() {
+        return Ok(prepared);
+    }
+    if begun.way == Way::Prepared {
+        let mut deployment = deploy::prepared(settings, plan.is_full())?
+            .context("the settings do not say any more where the new system is")?;
+        let slot = begun.slot.as_deref().map(str::parse).transpose();
+        deployment.resume(slot.context("the journal names no slot")?);
+        prepared.deployment = Some(deployment);
+        return Ok(prepared);
+    }
+    let storage = deploy::live(settings)?.context("the running slot cannot be changed")?;
+    storage.check()?;
+    let done = crate::work::updates_done(plan, begun.done);
+    prepared.live = Some(Live {
+        storage,
+        root: None,
+        tarballs: verify(run, plan, done, told)?,
+    });
+    Ok(prepared)
+}
+
+/// Removes what was prepared for work that is given up. Whether the system is as it was.
+pub fn give_up(run: &Run<'_>, plan: &Plan, begun: &Begun) -> anyhow::Result<bool> {
+    let stage = stage(run.settings, begun.slot.clone())?;
+    if begun.way == Way::Direct {
+        return Ok(false);
+    }
+    if let Some(mut deployment) = deploy::prepared(run.settings, plan.is_full())?
+        && plan.changes_system()
+    {
+        if deployment.is_committing()? {
+            // It must be put in place in the end, by whoever finds out why it could not be.
+            return Ok(false);
+        }
+        deployment.abandon()?;
+    }
+    stage.clear()?;
+    Ok(!plan.wipes())
+}
+
+fn stage(settings: &Settings, slot: Option<String>) -> anyhow::Result<Stage> {
+    let data = Root::open(settings.data.as_std_path())
+        .with_context(|| format!("cannot open user data `{}`", settings.data))?;
+    Ok(Stage::new(data, settings.partitions.clone(), slot))
+}
+
+fn load_keyrings(run: &Run<'_>, plan: &Plan) -> anyhow::Result<system_image_trust::Chain> {
+    let settings = run.settings;
+    Ok(keyrings::load(
+        &settings.archive_master,
+        &plan.keyrings,
+        &run.drop_box,
+        &settings.data,
+        settings.device.clone(),
+        run.now,
+    )?)
+}
+
+/// Verifies the tarballs after the first `done`; `None` for those.
+fn verify(
+    run: &Run<'_>,
+    plan: &Plan,
+    done: usize,
+    told: &mut Told<'_>,
+) -> anyhow::Result<Vec<Option<Tarball>>> {
+    let chain = load_keyrings(run, plan)?;
+    if plan.updates().nth(done).is_none() {
+        return Ok(plan.updates().map(|_| None).collect());
+    }
+    let signers = chain.index_signers()?;
+    let mut tarballs = Vec::new();
+    for (number, signed) in plan.updates().enumerate() {
+        if number < done {
+            tarballs.push(None);
+            continue;
+        }
+        let what = format!("verifying {}", signed.file());
+        let tarball = told.step(&what, |_| {
+            Ok((Tarball::verify(&run.drop_box, signed, &signers)?, 0))
+        })?;
+        tarballs.push(Some(tarball));
+    }
+    Ok(tarballs)
+}
+
+/// Prepares a new system that is not live.
+fn beside(
+    run: &Run<'_>,
+    plan: &Plan,
+    tarballs: &[Tarball],
+    deployment: &mut dyn Deployment,
+    stage: &Stage,
+    told: &mut Told<'_>,
+) -> anyhow::Result<()> {
+    let settings = run.settings;
+    deployment.check()?;
+    let installed = installed(settings);
+    let bytes = tarballs
+        .iter()
+        .filter_map(|tarball| tarball.plain_size)
+        .sum();
+    told.step("beginning a new system beside the old one", |_| {
+        Ok((deployment.open(plan.is_full(), bytes)?, 0))
+    })?;
+    for (number, tarball) in tarballs.iter().enumerate() {
+        let payload = stage.payload(number)?;
+        let what = format!("unpacking {}", tarball.name());
+        told.step(&what, |told| {
+            let places = Places {
+                system: deployment.tree(),
+                data: Some(&payload),
+            };
+            let bytes = apply(run, tarball, places, stage, told)?;
+            Ok(((), bytes))
+        })?;
+    }
+    if let Some(secret) = plan.password() {
+        password::set(deployment.tree(), &settings.user, &secret.0)
+            .context("cannot set the password in the new system")?;
+    }
+    let offered = read_channel_ini(deployment.tree());
+    check_version(settings, plan, installed.as_ref(), offered.as_ref())?;
+    stage.check_images()?;
+    stage.sync()?;
+    told.step("writing the new system to the disk", |_| {
+        Ok((deployment.seal()?, 0))
+    })
+}
+
+/// Lays a tarball over trees, and logs what it did. Returns the bytes written.
+pub fn apply(
+    run: &Run<'_>,
+    tarball: &Tarball,
+    places: Places<'_>,
+    stage: &Stage,
+    told: &mut Told<'_>,
+) -> anyhow::Result<u64> {
+    let settings = run.settings;
+    // Told once for its signature, and once while it is unpacked.
+    let mut taker = Taker::new(stage, tarball.name());
+    let mut read = |bytes| told.progress.add(2 * bytes);
+    let applied = tarball.apply(
+        places,
+        settings.limits,
+        settings.privileges,
+        &mut taker,
+        &mut read,
+    )?;
+    let name = tarball.name();
+    log(&format!(
+        "{name}: placed {} members with {} bytes, removed {}",
+        applied.members, applied.bytes, applied.removed
+    ));
+    if applied.skipped != Default::default() {
+        log(&format!(
+            "{name}: left out without root: {} owners, {} devices, {} attributes",
+            applied.skipped.owners, applied.skipped.devices, applied.skipped.xattrs
+        ));
+    }
+    Ok(applied.bytes)
+}
+
+/// Checks all archives to their ends, for a system that will be changed directly.
+fn directly(
+    run: &Run<'_>,
+    plan: &Plan,
+    tarballs: Vec<Tarball>,
+    stage: Stage,
+    told: &mut Told<'_>,
+) -> anyhow::Result<Prepared> {
+    let settings = run.settings;
+    let storage = deploy::live(settings)?.context("the running slot cannot be changed")?;
+    storage.check()?;
+    let installed = installed(settings);
+    let mut offered = None;
+    let capacity = storage.capacity().unwrap_or_else(|error| {
+        log(&format!("not known how much fits: {error}"));
+        None
+    });
+    for tarball in &tarballs {
+        let what = format!("checking {}", tarball.name());
+        told.step(&what, |told| {
+            let mut taker = Taker::new(&stage, tarball.name());
+            let mut read = |bytes| told.progress.add(bytes);
+            let contents = tarball.check(settings.limits, &mut taker, &mut read)?;
+            offered = taker.channel_ini.or(offered.take());
+            // Only each by itself: the next one may replace the files of the one before.
+            if let Some(capacity) = capacity.filter(|capacity| contents.solid_bytes > *capacity) {
+                return Err(NoRoom {
+                    name: tarball.name(),
+                    bytes: Size(contents.solid_bytes),
+                    capacity: Size(capacity),
+                }
+                .into());
+            }
+            Ok(((), 0))
+        })?;
+    }
+    check_version(settings, plan, installed.as_ref(), offered.as_ref())?;
+    stage.check_images()?;
+    stage.sync()?;
+    run.journal
+        .begin(Way::Direct, None)
+        .context("cannot begin")?;
+    Ok(Prepared {
+        way: Way::Direct,
+        slot: None,
+        stage,
+        deployment: None,
+        live: Some(Live {
+            storage,
+            root: None,
+            tarballs: tarballs.into_iter().map(Some).collect(),
+        }),
+    })
+}
+
+fn check_version(
+    settings: &Settings,
+    plan: &Plan,
+    installed: Option<&ChannelIni>,
+    offered: Option<&ChannelIni>,
+) -> anyhow::Result<()> {
+    let is_allowed = settings.downgrade || plan.wipes();
+    Ok(version::check(
+        &settings.device,
+        installed,
+        offered,
+        is_allowed,
+    )?)
+}
+
+/// What the installed system says of itself. One that cannot be looked at says nothing.
+fn installed(settings: &Settings) -> Option<ChannelIni> {
+    let look = || -> anyhow::Result<Option<ChannelIni>> {
+        let storage = match settings.slots() {
+            Some(slots) => slot::base(slots)?,
+            None => deploy::live(settings)?.context("there is no system")?,
+        };
+        let root = storage.look()?;
+        let ini = read_channel_ini(&root);
+        storage.unmount(root)?;
+        Ok(ini)
+    };
+    look().unwrap_or_else(|error| {
+        log(&format!(
+            "the installed system cannot be looked at: {error:#}"
+        ));
+        None
+    })
+}
+
+fn read_channel_ini(root: &Root) -> Option<ChannelIni> {
+    match root.read_file(CHANNEL_INI, MAX_CHANNEL_INI) {
+        Ok(bytes) => stage::channel_ini(&bytes?),
+        Err(error) => {
+            log(&format!("cannot read `{CHANNEL_INI}`: {error}"));
+            None
+        }
+    }
+}
+
+/// A tarball that cannot fit. Nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+#[error("`{name}` has {bytes} of files, the system's file system only {capacity}")]
+pub struct NoRoom {
+    name: String,
+    bytes: Size,
+    capacity: Size,
+}

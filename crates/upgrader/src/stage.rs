@@ -1,0 +1,279 @@
+//! What archives bring beside the system, put where it can wait: images for partitions and the
+//! payload for user data, below the directory `.system-image` of user data.
+//!
+//! All of it is there, checked and on the disk before anything is changed.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read};
+
+use camino::Utf8PathBuf;
+use rustix::fs::{self, Mode, OFlags};
+use system_image_delta::{Kind, Member, Root, Route, Sink};
+use system_image_formats::channel_ini::ChannelIni;
+use system_image_tree::STAGING_NAME;
+
+use crate::config::block::BlockName;
+use crate::deploy::swap;
+use crate::log;
+use crate::partition::{Image, PartitionError};
+
+/// Directories in it.
+const IMAGES: &str = "partitions";
+const PAYLOAD: &str = "data";
+
+/// Longest `channel.ini` that is read, in bytes.
+pub const MAX_CHANNEL_INI: u64 = 64 << 10;
+
+/// Where the system has it.
+pub const CHANNEL_INI: &str = "etc/system-image/channel.ini";
+
+/// The directory among user data.
+#[derive(Debug)]
+pub struct Stage {
+    data: Root,
+    /// Partitions that may be written to.
+    partitions: Vec<(String, BlockName)>,
+    slot: Option<String>,
+}
+
+/// Why something cannot be staged, or an image not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// User data cannot be used.
+    #[error("cannot {action} below user data")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An image cannot be written.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+    /// Its partition is not there.
+    #[error("the partition `{name}` cannot be found")]
+    NotFound {
+        /// The partition.
+        name: String,
+        /// Why not.
+        source: crate::config::block::NotFound,
+    },
+}
+
+impl StageError {
+    /// One line for the person at the keyboard, printed after `hint:`.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Partition(error) => error.hint(),
+            Self::NotFound { .. } => {
+                Some("`system-image-upgrader check` looks at what the settings name")
+            }
+            Self::Io { .. } => None,
+        }
+    }
+}
+
+impl Stage {
+    /// Among the user data at `data`, for these partitions, of the slot that is changed if there are
+    /// slots.
+    pub fn new(data: Root, partitions: Vec<(String, BlockName)>, slot: Option<String>) -> Self {
+        Self {
+            data,
+            partitions,
+            slot,
+        }
+    }
+
+    /// User data.
+    pub fn data(&self) -> &Root {
+        &self.data
+    }
+
+    /// Removes all that is staged.
+    pub fn clear(&self) -> Result<(), StageError> {
+        swap::clear(&self.data).map_err(failed("remove what was staged"))
+    }
+
+    /// Writes all that is staged to the disk.
+    pub fn sync(&self) -> Result<(), StageError> {
+        self.data
+            .sync()
+            .map_err(failed("write what was staged to the disk"))
+    }
+
+    /// The tree for the payload of the archive of this number.
+    pub fn payload(&self, number: usize) -> Result<Root, StageError> {
+        let open = || {
+            let payload = swap::staging(&self.data)?.make_child(PAYLOAD)?;
+            payload.make_child(&number.to_string())
+        };
+        open().map_err(failed("begin a payload"))
+    }
+
+    /// Moves the payload of the archive of this number to its place, if there is any left.
+    pub fn place_payload(&self, number: usize) -> Result<(), StageError> {
+        let place = || {
+            let Some(staging) = self.data.child_if_there(STAGING_NAME)? else {
+                return Ok(());
+            };
+            let Some(payloads) = staging.child_if_there(PAYLOAD)? else {
+                return Ok(());
+            };
+            match payloads.child_if_there(&number.to_string())? {
+                Some(payload) => system_image_tree::merge(&payload, &self.data),
+                None => Ok(()),
+            }
+        };
+        place()
+            .and_then(|()| self.data.sync())
+            .map_err(failed("place a payload"))
+    }
+
+    /// The names of the partitions that images wait for, in the order in which they are written: a
+    /// recovery comes last, because until it is complete it cannot continue anything.
+    pub fn images(&self) -> Result<Vec<String>, StageError> {
+        let there = |name: &str| match self.image_file(name, OFlags::RDONLY) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        let mut names = Vec::new();
+        for (name, _) in &self.partitions {
+            if there(name).map_err(failed("look for images"))? {
+                names.push(name.clone());
+            }
+        }
+        names.sort_by_key(|name| name.starts_with("recovery"));
+        Ok(names)
+    }
+
+    /// Whether all images that wait can be written. Changes nothing.
+    pub fn check_images(&self) -> Result<(), StageError> {
+        for name in self.images()? {
+            let (image, device) = self.image(&name)?;
+            image.check(&device)?;
+        }
+        Ok(())
+    }
+
+    /// Writes an image to its partition. Returns the bytes written.
+    pub fn write_image(&self, name: &str) -> Result<u64, StageError> {
+        let (image, device) = self.image(name)?;
+        let written = image.write(&device)?;
+        if written == 0 {
+            log(&format!("the partition `{name}` is as it should be"));
+        } else {
+            log(&format!(
+                "wrote {written} bytes to the partition `{name}` and read them back"
+            ));
+        }
+        Ok(written)
+    }
+
+    fn image(&self, name: &str) -> Result<(Image, Utf8PathBuf), StageError> {
+        let file = self
+            .image_file(name, OFlags::RDONLY)
+            .map_err(failed("open an image"))?;
+        let mut partitions = self.partitions.iter();
+        let device = partitions.find_map(|(known, device)| (known == name).then_some(device));
+        let device = match (device, &self.slot) {
+            (Some(device), Some(slot)) => device.of_slot(slot),
+            (Some(device), None) => device.clone(),
+            (None, _) => return Err(failed("find an image")(io::ErrorKind::NotFound.into())),
+        };
+        let path = device.find().map_err(|source| StageError::NotFound {
+            name: name.to_owned(),
+            source,
+        })?;
+        Ok((Image::open(name, file)?, path))
+    }
+
+    fn image_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let staging = if flags.contains(OFlags::CREATE) {
+            swap::staging(&self.data)?.make_child(IMAGES)?
+        } else {
+            self.data.child(STAGING_NAME)?.child(IMAGES)?
+        };
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(fs::openat(staging, name, flags, mode)?.into())
+    }
+
+    /// The partition that a member is an image for, if this device has it.
+    fn partition_of(&self, member: &Member) -> Option<String> {
+        let Route::Partition(path) = &member.route else {
+            return None;
+        };
+        let name = std::str::from_utf8(path.as_bytes())
+            .ok()?
+            .strip_suffix(".img")?;
+        let is_file = matches!(member.header.kind, Kind::File { .. });
+        let mut known = self.partitions.iter();
+        (is_file && known.any(|(known, _)| known == name)).then(|| name.to_owned())
+    }
+}
+
+fn failed(action: &'static str) -> impl Fn(io::Error) -> StageError {
+    move |source| StageError::Io { action, source }
+}
+
+/// Takes what an archive brings beside the trees.
+#[derive(Debug)]
+pub struct Taker<'a> {
+    stage: &'a Stage,
+    /// The archive's name, for the log.
+    archive: String,
+    /// What the archive says of the version that it leads to.
+    pub channel_ini: Option<ChannelIni>,
+}
+
+impl<'a> Taker<'a> {
+    /// For one archive.
+    pub fn new(stage: &'a Stage, archive: String) -> Self {
+        Self {
+            stage,
+            archive,
+            channel_ini: None,
+        }
+    }
+}
+
+type Taken = Result<(), Box<dyn Error + Send + Sync>>;
+
+impl Sink for Taker<'_> {
+    fn elsewhere(&mut self, member: &Member, content: &mut dyn Read) -> Taken {
+        match self.stage.partition_of(member) {
+            Some(name) => {
+                // The last one of a run counts.
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+                let mut file = self.stage.image_file(&name, flags)?;
+                io::copy(content, &mut file)?;
+            }
+            None => log(&format!("{}: left out `{}`", self.archive, member.path)),
+        }
+        Ok(())
+    }
+
+    fn system(&mut self, member: &Member, content: &mut dyn Read) -> Taken {
+        if let Route::System(path) = &member.route
+            && path.as_bytes() == CHANNEL_INI.as_bytes()
+        {
+            let mut bytes = Vec::new();
+            content.take(MAX_CHANNEL_INI).read_to_end(&mut bytes)?;
+            self.channel_ini = channel_ini(&bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a `channel.ini`; one that cannot be read says nothing.
+pub fn channel_ini(bytes: &[u8]) -> Option<ChannelIni> {
+    match ChannelIni::parse(bytes) {
+        Ok(ini) => Some(ini),
+        Err(error) => {
+            log(&format!("`channel.ini` is not understood: {error}"));
+            None
+        }
+    }
+}
