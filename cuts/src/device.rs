@@ -101,6 +101,10 @@ impl Device {
         if storage.exists() {
             fs::remove_dir_all(&storage).context("cannot empty a device")?;
         }
+        // Not written over: a helper that outlived its upgrader may still write to it.
+        if self.image().exists() {
+            fs::remove_file(self.image())?;
+        }
         let mut copy = Command::new("cp");
         copy.args(["--archive", "--sparse=auto"]);
         copy.arg(other.recovery.storage());
@@ -150,6 +154,14 @@ impl Running<'_> {
     /// Its recovery.
     pub(crate) fn recovery(&self) -> &Recovery {
         &self.device.recovery
+    }
+
+    /// Makes its storage write everything at once, as if the kernel always found the time. What is
+    /// written late without this may be written at any time before.
+    pub(crate) fn write_at_once(&self) -> anyhow::Result<()> {
+        let mut remount = Command::new("mount");
+        remount.args(["-o", "remount,sync,dirsync"]);
+        succeed(remount.arg(self.recovery().storage()))
     }
 
     /// All that an update must leave old or make new, as the device would see it.
