@@ -136,8 +136,11 @@ pub(crate) fn mtime(stat: &Stat) -> (i64, i64) {
 }
 
 /// The access time is set to the same: it is of no use and would differ from run to run.
-pub(crate) fn times((tv_sec, tv_nsec): (i64, i64)) -> Timestamps {
-    let time = Timespec { tv_sec, tv_nsec };
+pub(crate) fn times((seconds, nanos): (i64, i64)) -> Timestamps {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos,
+    };
     Timestamps {
         last_access: time,
         last_modification: time,

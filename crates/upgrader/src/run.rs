@@ -265,7 +265,7 @@ impl Run<'_> {
             Ending::Installed
         };
         let mut outcome = outcome(ending, Some(plan), told.steps, None);
-        outcome.slot = prepared.slot.clone();
+        outcome.slot.clone_from(&prepared.slot);
         write(self.settings, &outcome);
         let noted = self.journal.note_finished();
         let ended = noted
