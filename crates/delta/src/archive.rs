@@ -11,7 +11,7 @@ use system_image_tree::{PART_NAME, STAGING_NAME};
 use crate::apply::Sink;
 use crate::path::{MemberPath, PathError, Shown};
 use crate::route::Route;
-use crate::tar::header::{Header, Kind};
+use crate::tar::header::{Header, Kind, Xattr};
 use crate::tar::reader::{Limits, ReadError, Reader};
 
 /// Longest list of removals in bytes: some hundred thousand paths. A real one has a few hundred.
@@ -19,6 +19,18 @@ const MAX_REMOVED: u64 = 16 << 20;
 
 /// The name of the list of removals.
 const REMOVED: &[u8] = b"removed";
+
+/// Longest text of a symbolic link, in bytes, as the kernel has it.
+const LONGEST_TARGET: usize = 4095;
+
+/// Longest name and value of an extended attribute, in bytes, as the kernel has them.
+const LONGEST_XATTR: (usize, usize) = (255, 64 << 10);
+
+/// Classes of extended attributes.
+const XATTR_CLASSES: [&[u8]; 4] = [b"security.", b"system.", b"trusted.", USER_CLASS];
+
+/// The class that only files and directories have.
+const USER_CLASS: &[u8] = b"user.";
 
 /// Why an archive is no update archive.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +65,8 @@ pub enum ArchiveError {
         /// What it names.
         target: Vec<u8>,
     },
-    /// `system` is something else than a directory, or a member has a name that is kept for what is
-    /// not complete yet.
+    /// `system` is something else than a directory, a member has a name that is kept for what is not
+    /// complete yet, or it is such as no kernel makes.
     #[error("member `{path}` cannot be placed: {why}")]
     Place {
         /// The member.
@@ -200,10 +212,32 @@ impl Member {
         if is_staging || parts.any(|part| part == PART_NAME.as_bytes()) {
             return place("the name is reserved for what is incomplete");
         }
-        if let Kind::HardLink { target } = &self.header.kind {
-            self.link_target(target)?;
+        match &self.header.kind {
+            Kind::HardLink { target } => self.link_target(target).map(drop),
+            Kind::Symlink { target } if target.len() > LONGEST_TARGET => {
+                place("its link target is longer than any link's")
+            }
+            kind => match self.header.xattrs.iter().find_map(|x| impossible(x, kind)) {
+                Some(why) => place(why),
+                None => Ok(()),
+            },
         }
-        Ok(())
+    }
+}
+
+/// Why nothing of this kind can have an extended attribute, on any file system.
+fn impossible(xattr: &Xattr, kind: &Kind) -> Option<&'static str> {
+    let (name, value) = LONGEST_XATTR;
+    let is_plain = matches!(kind, Kind::File { .. } | Kind::Directory);
+    let is_class = |class: &&[u8]| xattr.name.starts_with(class) && xattr.name.len() > class.len();
+    if xattr.name.len() > name || xattr.value.len() > value {
+        Some("it has an attribute that is longer than any")
+    } else if !XATTR_CLASSES.iter().any(is_class) {
+        Some("it has an attribute of an unknown class")
+    } else if xattr.name.starts_with(USER_CLASS) && !is_plain {
+        Some("only files and directories have attributes of the class `user.`")
+    } else {
+        None
     }
 }
 

@@ -363,3 +363,34 @@ fn a_deep_tree_is_removed_with_few_descriptors() {
     put(&update("system/d\n", &Tree::default()), &system).unwrap();
     assert_eq!(fs::read_dir(&system).unwrap().count(), 0);
 }
+
+#[test]
+fn what_no_kernel_makes_is_found_by_the_check() {
+    let file = || Tree::default().file("x", "");
+    let link = |len| Tree::default().symlink("x", "t".repeat(len));
+    for (tree, why) in [
+        (
+            file().xattr("x", "user.a", vec![0; 65_537]),
+            "longer than any",
+        ),
+        (
+            file().xattr("x", &format!("user.{}", "n".repeat(251)), "1"),
+            "longer than any",
+        ),
+        (file().xattr("x", "com.apple.x", "1"), "unknown class"),
+        (file().xattr("x", "user.", "1"), "unknown class"),
+        (
+            link(3).xattr("x", "user.a", "1"),
+            "only files and directories",
+        ),
+        (link(4096), "longer than any link's"),
+        (Tree::default().device("x", 4096, 0), "device number"),
+        (Tree::default().device("x", 0, 1 << 20), "device number"),
+    ] {
+        let refused = check(&tree.tar()[..], Limits::default(), &mut LeaveOut).unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    let possible = file().xattr("x", "user.a", vec![0; 65_536]).tar();
+    check(&possible[..], Limits::default(), &mut LeaveOut).unwrap();
+    check(&link(4095).tar()[..], Limits::default(), &mut LeaveOut).unwrap();
+}
