@@ -308,6 +308,22 @@ fn an_existing_directory_keeps_its_content_and_gets_mode_and_time() {
 }
 
 #[test]
+fn a_directory_that_becomes_a_link_leaves_what_it_leads_to_alone() {
+    let (_keep, system) = device();
+    put(&Tree::new().dir("e").file("e/x", "").tar(), &system).unwrap();
+    let both = Tree::default()
+        .dir("a")
+        .with("a", |header| {
+            header.path = b"system/d".into();
+            header.mode = 0o700;
+        })
+        .symlink("d", "e");
+    put(&both.tar(), &system).unwrap();
+    let meta = fs::metadata(system.join("e")).unwrap();
+    assert_eq!(meta.mode() & 0o7777, 0o755);
+}
+
+#[test]
 fn members_for_elsewhere_go_to_the_sink_only() {
     let (keep, system) = device();
     let mut tree = Tree::default();
