@@ -233,6 +233,7 @@ fn remove(placer: &mut Placer<'_>, path: &MemberPath) -> io::Result<bool> {
     let Some(directory) = placer.parents.find(&parent)? else {
         return Ok(false);
     };
+    placer.parents.keep_off(&directory, name)?;
     placer.enter(&parent, &directory)?;
     placer.parents.forget();
     remove::tree(directory.as_fd(), name)

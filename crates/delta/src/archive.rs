@@ -17,6 +17,9 @@ use crate::tar::reader::{Limits, ReadError, Reader};
 /// Longest list of removals in bytes: some hundred thousand paths. A real one has a few hundred.
 const MAX_REMOVED: u64 = 16 << 20;
 
+/// Why a name is not for archives.
+pub(crate) const RESERVED: &str = "the name is reserved for what is incomplete";
+
 /// The name of the list of removals.
 const REMOVED: &[u8] = b"removed";
 
@@ -85,6 +88,9 @@ pub enum RemovedError {
     /// It names the archive's root or the whole system.
     #[error("it would remove the whole system")]
     Everything,
+    /// It names what an upgrader prepares.
+    #[error("{RESERVED}")]
+    Reserved,
 }
 
 /// A member and its destination.
@@ -105,7 +111,7 @@ impl Member {
         match (&self.route, target_route) {
             (Route::System(_), Ok(Route::System(below)))
             | (Route::Data(_), Ok(Route::Data(below)))
-                if !below.is_root() =>
+                if !below.is_root() && !is_reserved(&below) =>
             {
                 Ok(below)
             }
@@ -207,10 +213,8 @@ impl Member {
         if below.is_root() && self.header.kind != Kind::Directory {
             return place("the root of a tree is a directory");
         }
-        let mut parts = below.as_bytes().split(|&b| b == b'/');
-        let is_staging = parts.clone().next() == Some(STAGING_NAME.as_bytes());
-        if is_staging || parts.any(|part| part == PART_NAME.as_bytes()) {
-            return place("the name is reserved for what is incomplete");
+        if is_reserved(below) {
+            return place(RESERVED);
         }
         match &self.header.kind {
             Kind::HardLink { target } => self.link_target(target).map(drop),
@@ -239,6 +243,13 @@ fn impossible(xattr: &Xattr, kind: &Kind) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether a path below the root of a tree has a name that is kept for what is incomplete.
+fn is_reserved(below: &MemberPath) -> bool {
+    let mut parts = below.as_bytes().split(|&b| b == b'/');
+    let is_staging = parts.clone().next() == Some(STAGING_NAME.as_bytes());
+    is_staging || parts.any(|part| part == PART_NAME.as_bytes())
 }
 
 fn is_removed(header: &Header) -> bool {
@@ -277,6 +288,7 @@ fn parse_removed(line: &[u8]) -> Result<Option<MemberPath>, RemovedError> {
     match Route::of(&path) {
         _ if path.is_root() => Err(RemovedError::Everything),
         Route::System(below) if below.is_root() => Err(RemovedError::Everything),
+        Route::System(below) if is_reserved(&below) => Err(RemovedError::Reserved),
         Route::System(below) => Ok(Some(below)),
         _ => Ok(None),
     }

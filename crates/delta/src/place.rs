@@ -17,14 +17,11 @@ use system_image_tree::{PART_NAME, Root};
 
 use crate::apply::{ApplyError, Privileges, Skipped};
 use crate::archive::Member;
-use crate::parents::Parents;
+use crate::parents::{Identity, Parents, identity};
 use crate::path::MemberPath;
 use crate::tar::header::{Device, Header, Kind, Mtime};
 use crate::tar::reader::{ReadError, Reader};
 use crate::xattr;
-
-/// Device and inode.
-type Identity = (u64, u64);
 
 /// Size of the buffer through which content is copied, in bytes.
 const COPY_BUFFER: usize = 64 << 10;
@@ -232,6 +229,7 @@ impl<'a> Placer<'a> {
             }
         }
         let directory = self.root.directory(path.as_bytes())?;
+        self.parents.keep_out(&directory)?;
         if self.owns() {
             let (uid, gid) = owner(header);
             fs::fchown(&directory, Some(uid), Some(gid))?;
@@ -352,6 +350,7 @@ impl<'a> Placer<'a> {
     fn parent(&mut self, path: &MemberPath) -> io::Result<(std::rc::Rc<OwnedFd>, Box<[u8]>)> {
         let (parent, name) = path.split_last().ok_or(Errno::ISDIR)?;
         let directory = self.parents.find_or_make(&parent)?;
+        self.parents.keep_off(&directory, name)?;
         self.enter(&parent, &directory)?;
         Ok((directory, name.into()))
     }
@@ -406,11 +405,6 @@ fn kind_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<FileType>> 
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn identity(file: impl AsFd) -> rustix::io::Result<Identity> {
-    let stat = fs::fstat(file)?;
-    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// The directory at `path`, if it is still this one: a later member may have taken its place, perhaps a

@@ -324,6 +324,41 @@ fn a_directory_that_becomes_a_link_leaves_what_it_leads_to_alone() {
 }
 
 #[test]
+fn no_link_leads_to_what_an_upgrader_prepares() {
+    let file = |path: &str| {
+        Tree::default()
+            .symlink("l", ".")
+            .file(path, "hostile")
+            .tar()
+    };
+    let into = |tree: Tree| tree.symlink("l", ".system-image/partitions");
+    for archive in [
+        file("l/.system-image"),
+        file("l/.system-image/ready/etc/x"),
+        file("l/l/.system-image/partitions/boot"),
+        into(Tree::default()).file("l/boot", "hostile").tar(),
+        into(Tree::default().dir("z"))
+            .symlink("z/l", "../l")
+            .file("z/l/a/boot", "hostile")
+            .tar(),
+        update("system/there/.system-image\n", &Tree::default()),
+        update("system/there/.system-image/partitions\n", &Tree::default()),
+    ] {
+        let (_keep, system) = device();
+        fs::create_dir_all(system.join(".system-image/partitions")).unwrap();
+        fs::write(system.join(".system-image/partitions/boot"), "checked").unwrap();
+        symlink(".", system.join("there")).unwrap();
+        let refused = put(&archive, &system).unwrap_err();
+        let source = refused.source().unwrap().to_string();
+        assert!(source.contains("reserved"), "{source}");
+        let staged = system.join(".system-image/partitions");
+        assert_eq!(fs::read(staged.join("boot")).unwrap(), b"checked");
+        assert_eq!(fs::read_dir(staged).unwrap().count(), 1);
+        assert!(!system.join(".system-image/ready").exists());
+    }
+}
+
+#[test]
 fn members_for_elsewhere_go_to_the_sink_only() {
     let (keep, system) = device();
     let mut tree = Tree::default();
