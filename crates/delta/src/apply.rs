@@ -123,7 +123,9 @@ impl ApplyError {
         match source.kind() {
             io::ErrorKind::StorageFull => Some("the system's file system is full"),
             io::ErrorKind::PermissionDenied => Some("this must run as root"),
-            io::ErrorKind::Unsupported => Some("kernels before 5.6 lack the call `openat2`"),
+            io::ErrorKind::Unsupported => {
+                Some("the system's file system does not take such attributes")
+            }
             io::ErrorKind::CrossesDevices => {
                 Some("something is mounted below the system's root; unmount it")
             }

@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use system_image_tree::{PART_NAME, STAGING_NAME};
+use system_image_tree::{LOST_AND_FOUND, PART_NAME, STAGING_NAME};
 
 use crate::apply::Sink;
 use crate::path::{MemberPath, PathError, Shown};
@@ -107,7 +107,7 @@ pub struct Member {
 impl Member {
     /// The file that a hard link names, below the root of the tree that the link goes to.
     pub(crate) fn link_target(&self, target: &[u8]) -> Result<MemberPath, ArchiveError> {
-        let target_route = MemberPath::parse(target).map(|path| Route::of(&path));
+        let target_route = MemberPath::parse(target).map(|path| route(&path));
         match (&self.route, target_route) {
             (Route::System(_), Ok(Route::System(below)))
             | (Route::Data(_), Ok(Route::Data(below)))
@@ -178,7 +178,7 @@ impl<R: Read> Archive<R> {
             if path.is_root() && header.kind == Kind::Directory {
                 continue;
             }
-            let route = Route::of(&path);
+            let route = route(&path);
             let member = Member {
                 path,
                 route,
@@ -245,6 +245,22 @@ fn impossible(xattr: &Xattr, kind: &Kind) -> Option<&'static str> {
     }
 }
 
+/// Where a member belongs. What file systems keep for themselves at their top is in none of the trees:
+/// images that were packed from a mounted one have it.
+fn route(path: &MemberPath) -> Route {
+    let route = Route::of(path);
+    let is_apart = |below: &MemberPath| {
+        let first = below.split_first();
+        first.is_some_and(|(first, _)| first == LOST_AND_FOUND.as_bytes())
+    };
+    match &route {
+        Route::System(below) | Route::Data(below) if is_apart(below) => {
+            Route::Unknown(path.clone())
+        }
+        _ => route,
+    }
+}
+
 /// Whether a path below the root of a tree has a name that is kept for what is incomplete.
 fn is_reserved(below: &MemberPath) -> bool {
     let mut parts = below.as_bytes().split(|&b| b == b'/');
@@ -285,7 +301,7 @@ fn read_removed<R: Read>(
 fn parse_removed(line: &[u8]) -> Result<Option<MemberPath>, RemovedError> {
     // A `.` in the middle is as wrong here as `..`: only damaged lists have it.
     let path = MemberPath::parse(line)?;
-    match Route::of(&path) {
+    match route(&path) {
         _ if path.is_root() => Err(RemovedError::Everything),
         Route::System(below) if below.is_root() => Err(RemovedError::Everything),
         Route::System(below) if is_reserved(&below) => Err(RemovedError::Reserved),

@@ -359,6 +359,22 @@ fn no_link_leads_to_what_an_upgrader_prepares() {
 }
 
 #[test]
+fn what_file_systems_keep_for_themselves_is_left_as_it_is() {
+    let (_keep, system) = device();
+    fs::create_dir(system.join("lost+found")).unwrap();
+    fs::write(system.join("lost+found/#12"), "found").unwrap();
+    let packed = Tree::new()
+        .dir("lost+found")
+        .file("lost+found/x", "x")
+        .dir("etc")
+        .file("etc/lost+found", "x");
+    put(&update("system/lost+found\n", &packed), &system).unwrap();
+    let found = fs::read_dir(system.join("lost+found")).unwrap();
+    assert_eq!(found.count(), 1);
+    assert!(system.join("etc/lost+found").exists());
+}
+
+#[test]
 fn members_for_elsewhere_go_to_the_sink_only() {
     let (keep, system) = device();
     let mut tree = Tree::default();
