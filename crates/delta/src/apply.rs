@@ -123,7 +123,9 @@ impl ApplyError {
         match source.kind() {
             io::ErrorKind::StorageFull => Some("the system's file system is full"),
             io::ErrorKind::PermissionDenied => Some("this must run as root"),
-            io::ErrorKind::Unsupported => Some("kernels before 5.6 lack the call `openat2`"),
+            io::ErrorKind::Unsupported => {
+                Some("the system's file system does not take such attributes")
+            }
             io::ErrorKind::CrossesDevices => {
                 Some("something is mounted below the system's root; unmount it")
             }
@@ -233,6 +235,7 @@ fn remove(placer: &mut Placer<'_>, path: &MemberPath) -> io::Result<bool> {
     let Some(directory) = placer.parents.find(&parent)? else {
         return Ok(false);
     };
+    placer.parents.keep_off(&directory, name)?;
     placer.enter(&parent, &directory)?;
     placer.parents.forget();
     remove::tree(directory.as_fd(), name)

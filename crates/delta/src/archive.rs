@@ -6,19 +6,34 @@
 
 use std::io::{self, Read};
 
-use system_image_tree::{PART_NAME, STAGING_NAME};
+use system_image_tree::{LOST_AND_FOUND, PART_NAME, STAGING_NAME};
 
 use crate::apply::Sink;
 use crate::path::{MemberPath, PathError, Shown};
 use crate::route::Route;
-use crate::tar::header::{Header, Kind};
+use crate::tar::header::{Header, Kind, Xattr};
 use crate::tar::reader::{Limits, ReadError, Reader};
 
 /// Longest list of removals in bytes: some hundred thousand paths. A real one has a few hundred.
 const MAX_REMOVED: u64 = 16 << 20;
 
+/// Why a name is not for archives.
+pub(crate) const RESERVED: &str = "the name is reserved for what is incomplete";
+
 /// The name of the list of removals.
 const REMOVED: &[u8] = b"removed";
+
+/// Longest text of a symbolic link, in bytes, as the kernel has it.
+const LONGEST_TARGET: usize = 4095;
+
+/// Longest name and value of an extended attribute, in bytes, as the kernel has them.
+const LONGEST_XATTR: (usize, usize) = (255, 64 << 10);
+
+/// Classes of extended attributes.
+const XATTR_CLASSES: [&[u8]; 4] = [b"security.", b"system.", b"trusted.", USER_CLASS];
+
+/// The class that only files and directories have.
+const USER_CLASS: &[u8] = b"user.";
 
 /// Why an archive is no update archive.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +68,8 @@ pub enum ArchiveError {
         /// What it names.
         target: Vec<u8>,
     },
-    /// `system` is something else than a directory, or a member has a name that is kept for what is
-    /// not complete yet.
+    /// `system` is something else than a directory, a member has a name that is kept for what is not
+    /// complete yet, or it is such as no kernel makes.
     #[error("member `{path}` cannot be placed: {why}")]
     Place {
         /// The member.
@@ -73,6 +88,9 @@ pub enum RemovedError {
     /// It names the archive's root or the whole system.
     #[error("it would remove the whole system")]
     Everything,
+    /// It names what an upgrader prepares.
+    #[error("{RESERVED}")]
+    Reserved,
 }
 
 /// A member and its destination.
@@ -89,11 +107,11 @@ pub struct Member {
 impl Member {
     /// The file that a hard link names, below the root of the tree that the link goes to.
     pub(crate) fn link_target(&self, target: &[u8]) -> Result<MemberPath, ArchiveError> {
-        let target_route = MemberPath::parse(target).map(|path| Route::of(&path));
+        let target_route = MemberPath::parse(target).map(|path| route(&path));
         match (&self.route, target_route) {
             (Route::System(_), Ok(Route::System(below)))
             | (Route::Data(_), Ok(Route::Data(below)))
-                if !below.is_root() =>
+                if !below.is_root() && !is_reserved(&below) =>
             {
                 Ok(below)
             }
@@ -160,7 +178,7 @@ impl<R: Read> Archive<R> {
             if path.is_root() && header.kind == Kind::Directory {
                 continue;
             }
-            let route = Route::of(&path);
+            let route = route(&path);
             let member = Member {
                 path,
                 route,
@@ -195,16 +213,59 @@ impl Member {
         if below.is_root() && self.header.kind != Kind::Directory {
             return place("the root of a tree is a directory");
         }
-        let mut parts = below.as_bytes().split(|&b| b == b'/');
-        let is_staging = parts.clone().next() == Some(STAGING_NAME.as_bytes());
-        if is_staging || parts.any(|part| part == PART_NAME.as_bytes()) {
-            return place("the name is reserved for what is incomplete");
+        if is_reserved(below) {
+            return place(RESERVED);
         }
-        if let Kind::HardLink { target } = &self.header.kind {
-            self.link_target(target)?;
+        match &self.header.kind {
+            Kind::HardLink { target } => self.link_target(target).map(drop),
+            Kind::Symlink { target } if target.len() > LONGEST_TARGET => {
+                place("its link target is longer than any link's")
+            }
+            kind => match self.header.xattrs.iter().find_map(|x| impossible(x, kind)) {
+                Some(why) => place(why),
+                None => Ok(()),
+            },
         }
-        Ok(())
     }
+}
+
+/// Why nothing of this kind can have an extended attribute, on any file system.
+fn impossible(xattr: &Xattr, kind: &Kind) -> Option<&'static str> {
+    let (name, value) = LONGEST_XATTR;
+    let is_plain = matches!(kind, Kind::File { .. } | Kind::Directory);
+    let is_class = |class: &&[u8]| xattr.name.starts_with(class) && xattr.name.len() > class.len();
+    if xattr.name.len() > name || xattr.value.len() > value {
+        Some("it has an attribute that is longer than any")
+    } else if !XATTR_CLASSES.iter().any(is_class) {
+        Some("it has an attribute of an unknown class")
+    } else if xattr.name.starts_with(USER_CLASS) && !is_plain {
+        Some("only files and directories have attributes of the class `user.`")
+    } else {
+        None
+    }
+}
+
+/// Where a member belongs. What file systems keep for themselves at their top is in none of the trees:
+/// images that were packed from a mounted one have it.
+fn route(path: &MemberPath) -> Route {
+    let route = Route::of(path);
+    let is_apart = |below: &MemberPath| {
+        let first = below.split_first();
+        first.is_some_and(|(first, _)| first == LOST_AND_FOUND.as_bytes())
+    };
+    match &route {
+        Route::System(below) | Route::Data(below) if is_apart(below) => {
+            Route::Unknown(path.clone())
+        }
+        _ => route,
+    }
+}
+
+/// Whether a path below the root of a tree has a name that is kept for what is incomplete.
+fn is_reserved(below: &MemberPath) -> bool {
+    let mut parts = below.as_bytes().split(|&b| b == b'/');
+    let is_staging = parts.clone().next() == Some(STAGING_NAME.as_bytes());
+    is_staging || parts.any(|part| part == PART_NAME.as_bytes())
 }
 
 fn is_removed(header: &Header) -> bool {
@@ -240,9 +301,10 @@ fn read_removed<R: Read>(
 fn parse_removed(line: &[u8]) -> Result<Option<MemberPath>, RemovedError> {
     // A `.` in the middle is as wrong here as `..`: only damaged lists have it.
     let path = MemberPath::parse(line)?;
-    match Route::of(&path) {
+    match route(&path) {
         _ if path.is_root() => Err(RemovedError::Everything),
         Route::System(below) if below.is_root() => Err(RemovedError::Everything),
+        Route::System(below) if is_reserved(&below) => Err(RemovedError::Reserved),
         Route::System(below) => Ok(Some(below)),
         _ => Ok(None),
     }

@@ -1,18 +1,22 @@
 //! The directories that members live in.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{self, Mode};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use system_image_tree::Root;
 use system_image_tree::root::is_absent;
+use system_image_tree::{Root, STAGING_NAME};
 
+use crate::archive::RESERVED;
 use crate::path::MemberPath;
 
 /// Finds the directories that members live in, remembering the last one: archives list a
 /// directory's members together.
+///
+/// A path may lead through links. None of them leads to where an upgrader prepares things at the top of
+/// the root: paths that name it were refused before.
 #[derive(Debug)]
 pub(crate) struct Parents<'a> {
     root: &'a Root,
@@ -39,6 +43,7 @@ impl<'a> Parents<'a> {
         }
         match self.root.handle(path.as_bytes()) {
             Ok(directory) => {
+                self.keep_out(&directory)?;
                 let directory = Rc::new(directory);
                 self.last = Some((path.clone(), Rc::clone(&directory)));
                 Ok(Some(directory))
@@ -70,6 +75,7 @@ impl<'a> Parents<'a> {
             let (Some(parent), Some((_, name))) = (directory, path.split_last()) else {
                 return Err(Errno::NOENT.into());
             };
+            self.keep_off(&parent, name)?;
             // A dangling link or a file in the way makes this fail, as it should.
             fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
             // The mode again, because the caller's umask took bits away.
@@ -83,4 +89,44 @@ impl<'a> Parents<'a> {
         }
         directory.ok_or_else(|| Errno::NOENT.into())
     }
+
+    /// Refuses the staging directory, and all that is below it.
+    pub(crate) fn keep_out(&self, directory: &OwnedFd) -> io::Result<()> {
+        let staging = match fs::statat(self.root, STAGING_NAME, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => (stat.st_dev, stat.st_ino),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let top = identity(self.root)?;
+        let mut at = identity(directory)?;
+        let mut above = None;
+        while at != top {
+            if at == staging {
+                return Err(io::Error::other(RESERVED));
+            }
+            let here = above.as_ref().unwrap_or(directory);
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let next = fs::openat(here, c"..", flags, Mode::empty())?;
+            at = identity(&next)?;
+            above = Some(next);
+        }
+        Ok(())
+    }
+
+    /// Refuses the staging directory's name, where a link has led to the top.
+    pub(crate) fn keep_off(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        if name == STAGING_NAME.as_bytes() && identity(directory)? == identity(self.root)? {
+            return Err(io::Error::other(RESERVED));
+        }
+        Ok(())
+    }
+}
+
+/// Device and inode of a file.
+pub(crate) type Identity = (u64, u64);
+
+/// Which file this is.
+pub(crate) fn identity(file: impl AsFd) -> rustix::io::Result<Identity> {
+    let stat = fs::fstat(file)?;
+    Ok((stat.st_dev, stat.st_ino))
 }

@@ -21,7 +21,13 @@ pub enum PathError {
     /// It holds a NUL byte, which no file name can.
     #[error("it has a NUL byte")]
     Nul,
+    /// One of its parts is longer than any directory can hold.
+    #[error("it has a part that is longer than {LONGEST_PART} bytes")]
+    Long,
 }
+
+/// Longest name in a directory, in bytes, as all of Linux has it.
+const LONGEST_PART: usize = 255;
 
 impl MemberPath {
     /// Reads a path as an archive holds it.
@@ -43,6 +49,7 @@ impl MemberPath {
             match part {
                 b"" | b"." => {}
                 b".." => return Err(PathError::Parent),
+                _ if part.len() > LONGEST_PART => return Err(PathError::Long),
                 _ => {
                     if !path.is_empty() {
                         path.push(b'/');
@@ -187,6 +194,7 @@ mod tests {
             ("system/../x", PathError::Parent),
             ("..", PathError::Parent),
             ("a\0b", PathError::Nul),
+            (&"n".repeat(256), PathError::Long),
         ] {
             assert_eq!(MemberPath::parse(text.as_bytes()), Err(why), "{text}");
         }

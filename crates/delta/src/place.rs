@@ -17,7 +17,7 @@ use system_image_tree::{PART_NAME, Root};
 
 use crate::apply::{ApplyError, Privileges, Skipped};
 use crate::archive::Member;
-use crate::parents::Parents;
+use crate::parents::{Identity, Parents, identity};
 use crate::path::MemberPath;
 use crate::tar::header::{Device, Header, Kind, Mtime};
 use crate::tar::reader::{ReadError, Reader};
@@ -38,13 +38,14 @@ pub(crate) struct Placer<'a> {
     directories: Vec<Unfinished>,
     /// Directories that something was placed in or removed from, by inode, as links may lead to
     /// one from several paths; with the time that each had before.
-    entered: BTreeMap<(u64, u64), (MemberPath, Mtime)>,
+    entered: BTreeMap<Identity, (MemberPath, Mtime)>,
     buffer: Box<[u8]>,
 }
 
 #[derive(Debug)]
 struct Unfinished {
     path: MemberPath,
+    identity: Identity,
     mode: u32,
     mtime: Mtime,
 }
@@ -143,24 +144,26 @@ impl<'a> Placer<'a> {
 
     /// Sets the modes and times of all directories placed, and the times of those entered.
     pub(crate) fn finish(self) -> Result<Skipped, ApplyError> {
-        for (path, mtime) in self.entered.into_values() {
-            let restore = || match self.root.directory(path.as_bytes()) {
-                Ok(directory) => Ok(fs::futimens(&directory, &times(mtime))?),
-                Err(error) if is_absent(&error) => Ok(()),
-                Err(error) => Err(error),
+        for (identity, (path, mtime)) in self.entered {
+            let restore = || match still(self.root, &path, identity)? {
+                Some(directory) => Ok(fs::futimens(&directory, &times(mtime))?),
+                None => Ok(()),
             };
             restore().map_err(|source| ApplyError::Place {
                 path: path.clone(),
                 source,
             })?;
         }
-        for Unfinished { path, mode, mtime } in self.directories {
+        for Unfinished {
+            path,
+            identity,
+            mode,
+            mtime,
+        } in self.directories
+        {
             let finish = || -> io::Result<()> {
-                let directory = match self.root.directory(path.as_bytes()) {
-                    Ok(directory) => directory,
-                    // A later member took its place.
-                    Err(error) if is_absent(&error) => return Ok(()),
-                    Err(error) => return Err(error),
+                let Some(directory) = still(self.root, &path, identity)? else {
+                    return Ok(());
                 };
                 fs::fchmod(&directory, Mode::from_raw_mode(mode))?;
                 Ok(fs::futimens(&directory, &times(mtime))?)
@@ -226,6 +229,7 @@ impl<'a> Placer<'a> {
             }
         }
         let directory = self.root.directory(path.as_bytes())?;
+        self.parents.keep_out(&directory)?;
         if self.owns() {
             let (uid, gid) = owner(header);
             fs::fchown(&directory, Some(uid), Some(gid))?;
@@ -236,6 +240,7 @@ impl<'a> Placer<'a> {
         let (mode, mtime) = (header.mode, header.mtime);
         self.directories.push(Unfinished {
             path: path.clone(),
+            identity: identity(&directory)?,
             mode,
             mtime,
         });
@@ -345,6 +350,7 @@ impl<'a> Placer<'a> {
     fn parent(&mut self, path: &MemberPath) -> io::Result<(std::rc::Rc<OwnedFd>, Box<[u8]>)> {
         let (parent, name) = path.split_last().ok_or(Errno::ISDIR)?;
         let directory = self.parents.find_or_make(&parent)?;
+        self.parents.keep_off(&directory, name)?;
         self.enter(&parent, &directory)?;
         Ok((directory, name.into()))
     }
@@ -398,6 +404,16 @@ fn kind_at(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<FileType>> 
         Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The directory at `path`, if it is still this one: a later member may have taken its place, perhaps a
+/// link to another directory.
+fn still(root: &Root, path: &MemberPath, wanted: Identity) -> io::Result<Option<OwnedFd>> {
+    match root.directory(path.as_bytes()) {
+        Ok(directory) => Ok((identity(&directory)? == wanted).then_some(directory)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -308,6 +308,73 @@ fn an_existing_directory_keeps_its_content_and_gets_mode_and_time() {
 }
 
 #[test]
+fn a_directory_that_becomes_a_link_leaves_what_it_leads_to_alone() {
+    let (_keep, system) = device();
+    put(&Tree::new().dir("e").file("e/x", "").tar(), &system).unwrap();
+    let both = Tree::default()
+        .dir("a")
+        .with("a", |header| {
+            header.path = b"system/d".into();
+            header.mode = 0o700;
+        })
+        .symlink("d", "e");
+    put(&both.tar(), &system).unwrap();
+    let meta = fs::metadata(system.join("e")).unwrap();
+    assert_eq!(meta.mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn no_link_leads_to_what_an_upgrader_prepares() {
+    let file = |path: &str| {
+        Tree::default()
+            .symlink("l", ".")
+            .file(path, "hostile")
+            .tar()
+    };
+    let into = |tree: Tree| tree.symlink("l", ".system-image/partitions");
+    for archive in [
+        file("l/.system-image"),
+        file("l/.system-image/ready/etc/x"),
+        file("l/l/.system-image/partitions/boot"),
+        into(Tree::default()).file("l/boot", "hostile").tar(),
+        into(Tree::default().dir("z"))
+            .symlink("z/l", "../l")
+            .file("z/l/a/boot", "hostile")
+            .tar(),
+        update("system/there/.system-image\n", &Tree::default()),
+        update("system/there/.system-image/partitions\n", &Tree::default()),
+    ] {
+        let (_keep, system) = device();
+        fs::create_dir_all(system.join(".system-image/partitions")).unwrap();
+        fs::write(system.join(".system-image/partitions/boot"), "checked").unwrap();
+        symlink(".", system.join("there")).unwrap();
+        let refused = put(&archive, &system).unwrap_err();
+        let source = refused.source().unwrap().to_string();
+        assert!(source.contains("reserved"), "{source}");
+        let staged = system.join(".system-image/partitions");
+        assert_eq!(fs::read(staged.join("boot")).unwrap(), b"checked");
+        assert_eq!(fs::read_dir(staged).unwrap().count(), 1);
+        assert!(!system.join(".system-image/ready").exists());
+    }
+}
+
+#[test]
+fn what_file_systems_keep_for_themselves_is_left_as_it_is() {
+    let (_keep, system) = device();
+    fs::create_dir(system.join("lost+found")).unwrap();
+    fs::write(system.join("lost+found/#12"), "found").unwrap();
+    let packed = Tree::new()
+        .dir("lost+found")
+        .file("lost+found/x", "x")
+        .dir("etc")
+        .file("etc/lost+found", "x");
+    put(&update("system/lost+found\n", &packed), &system).unwrap();
+    let found = fs::read_dir(system.join("lost+found")).unwrap();
+    assert_eq!(found.count(), 1);
+    assert!(system.join("etc/lost+found").exists());
+}
+
+#[test]
 fn members_for_elsewhere_go_to_the_sink_only() {
     let (keep, system) = device();
     let mut tree = Tree::default();
@@ -362,4 +429,35 @@ fn a_deep_tree_is_removed_with_few_descriptors() {
     put(&tree.tar(), &system).unwrap();
     put(&update("system/d\n", &Tree::default()), &system).unwrap();
     assert_eq!(fs::read_dir(&system).unwrap().count(), 0);
+}
+
+#[test]
+fn what_no_kernel_makes_is_found_by_the_check() {
+    let file = || Tree::default().file("x", "");
+    let link = |len| Tree::default().symlink("x", "t".repeat(len));
+    for (tree, why) in [
+        (
+            file().xattr("x", "user.a", vec![0; 65_537]),
+            "longer than any",
+        ),
+        (
+            file().xattr("x", &format!("user.{}", "n".repeat(251)), "1"),
+            "longer than any",
+        ),
+        (file().xattr("x", "com.apple.x", "1"), "unknown class"),
+        (file().xattr("x", "user.", "1"), "unknown class"),
+        (
+            link(3).xattr("x", "user.a", "1"),
+            "only files and directories",
+        ),
+        (link(4096), "longer than any link's"),
+        (Tree::default().device("x", 4096, 0), "device number"),
+        (Tree::default().device("x", 0, 1 << 20), "device number"),
+    ] {
+        let refused = check(&tree.tar()[..], Limits::default(), &mut LeaveOut).unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    let possible = file().xattr("x", "user.a", vec![0; 65_536]).tar();
+    check(&possible[..], Limits::default(), &mut LeaveOut).unwrap();
+    check(&link(4095).tar()[..], Limits::default(), &mut LeaveOut).unwrap();
 }

@@ -120,11 +120,12 @@ impl Raw {
             path = whole;
         }
         let flag = block[156];
-        let device = |from| u32::try_from(num(from, 8)?).ok();
+        let device = |from, bits: u32| u32::try_from(num(from, 8)?).ok().filter(|n| n >> bits == 0);
         let device = match flag {
+            // As wide as the kernel has them; it would cut off what is wider.
             b'3' | b'4' => Device {
-                major: device(329).ok_or("device number")?,
-                minor: device(337).ok_or("device number")?,
+                major: device(329, 12).ok_or("device number")?,
+                minor: device(337, 20).ok_or("device number")?,
             },
             _ => Device { major: 0, minor: 0 },
         };
