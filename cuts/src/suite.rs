@@ -43,8 +43,8 @@ impl Way {
     /// The ways that a kind of device is cut off.
     pub(crate) fn of(layout: Layout) -> &'static [Self] {
         match layout {
-            Layout::Directory | Layout::Partition => &[Self::Kill, Self::Fail],
-            Layout::Disk => &[Self::Power(Pace::Eager), Self::Power(Pace::Lazy)],
+            layout if layout.is_disk() => &[Self::Power(Pace::Eager), Self::Power(Pace::Lazy)],
+            _ => &[Self::Kill, Self::Fail],
         }
     }
 
@@ -93,13 +93,20 @@ pub(crate) fn prepare(
     kept: Option<&Path>,
 ) -> anyhow::Result<Vec<Suite>> {
     let place = lab.place(&format!("{}-{}", scenario.name, layout.name()));
-    let wanted = Arc::new(Wanted {
-        old: installed(lab, &place.join("old"), &scenario.old),
-        new: installed(lab, &place.join("new"), scenario.target()),
-    });
     let device = Arc::new(before(lab, scenario, layout, &place.join("before"))?);
     let trial = Device::new(lab, layout, &place.join("trial"));
-    let calls = if layout == Layout::Disk {
+    let mut wanted = Wanted {
+        old: installed(lab, &place.join("old"), &scenario.old),
+        new: installed(lab, &place.join("new"), scenario.target()),
+    };
+    trial.become_like(&device)?;
+    let running = trial.start()?;
+    wanted.old.extend(running.look_beside()?);
+    running.recovery().upgrade_well();
+    wanted.new.extend(running.look_beside()?);
+    drop(running);
+    let wanted = Arc::new(wanted);
+    let calls = if layout.is_disk() {
         Vec::new()
     } else {
         calls(lab, &device, &trial)?
@@ -145,8 +152,16 @@ fn before(lab: &Lab, scenario: &Scenario, layout: Layout, place: &Path) -> anyho
     let running = device.start()?;
     let recovery = running.recovery();
     recovery.furnish();
+    device.furnish()?;
+    // What it says of the slots is read by the upgrader.
+    let running = {
+        drop(running);
+        device.start()?
+    };
+    let recovery = running.recovery();
     recovery.full(&scenario.old);
     recovery.upgrade_well();
+    running.settle_in()?;
     scenario.leave(recovery);
     drop(running);
     Ok(device)
