@@ -31,7 +31,7 @@ use crate::summary::{Failure, Summary, Tally};
 use crate::workers::spread;
 
 /// States of each suite in the short form, spread evenly.
-const SHORT: usize = 36;
+const SHORT: usize = 28;
 
 /// Cut updates off everywhere, and see what becomes of the device
 #[derive(Debug, Parser)]
@@ -91,7 +91,6 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     let suites = suites(options, &lab, jobs, &kept)?;
     let states = states(options, &suites)?;
     let (tallies, failures) = try_all(&lab, jobs, &suites, &states, &kept)?;
-    ensure!(!Lab::is_stopped(), "stopped by a signal");
     let good = failures.is_empty();
     let summary = Summary::new(options.seed, begun.elapsed(), tallies, failures);
     if options.json {
@@ -99,6 +98,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     } else {
         println!("{summary}");
     }
+    ensure!(!Lab::is_stopped(), "stopped by a signal");
     Ok(good)
 }
 
