@@ -101,11 +101,11 @@ fn race(
         memory,
     };
     table.row_within(&what, names.into_iter().zip(&costs), limit);
-    let (added, per) = ADDED;
+    let (added, each) = ADDED;
     eprintln!(
         "processor seconds: {:.2} of at most {:.2}",
         costs[0].median().cpu,
-        xz.cpu + added * bytes as f64 / per
+        xz.cpu + added * bytes as f64 / each
     );
     Ok(())
 }

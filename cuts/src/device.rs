@@ -2,6 +2,7 @@
 //! of them afterwards.
 
 use std::fs::{self, File};
+use std::iter::once;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -91,9 +92,9 @@ impl Layout {
     fn partitions(self) -> (Option<Range<u64>>, Vec<Range<u64>>) {
         match self {
             Self::Directory | Self::DirectDirectory | Self::Slots => (None, Vec::new()),
-            Self::Partition | Self::DirectPartition => (None, vec![0..SYSTEM]),
+            Self::Partition | Self::DirectPartition => (None, once(0..SYSTEM).collect()),
             Self::Disk | Self::DirectDisk => {
-                (Some(0..STORAGE), vec![STORAGE..STORAGE + SYSTEM])
+                (Some(0..STORAGE), once(STORAGE..STORAGE + SYSTEM).collect())
             }
             Self::SlotsDisk => {
                 let first = STORAGE..STORAGE + SYSTEM;

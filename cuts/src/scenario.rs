@@ -5,8 +5,8 @@
 //! of what `Device::look` sees.
 
 use system_image_delta::Header;
-use system_image_testkit::{Recovery, between};
 use system_image_testkit::tree::Tree;
+use system_image_testkit::{Recovery, between};
 
 use crate::device::Layout;
 use crate::trees::version;
@@ -74,10 +74,12 @@ impl Scenario {
             ("data/user/album/sample", b"shipped\n"),
             ("data/.defaults", b"shipped too\n"),
         ];
-        let device = members.iter().fold(Tree::default(), |tree, (path, content)| {
-            let named = |header: &mut Header| header.path = path.as_bytes().to_vec();
-            tree.file(path, *content).with(path, named)
-        });
+        let device = members
+            .iter()
+            .fold(Tree::default(), |tree, (path, content)| {
+                let named = |header: &mut Header| header.path = path.as_bytes().to_vec();
+                tree.file(path, *content).with(path, named)
+            });
         let device = recovery.drop_update("device-0.tar.xz", &device.tar());
         recovery.command(&format!(
             "{first}{lines}mount system\n{delta}{device}unmount system\n"

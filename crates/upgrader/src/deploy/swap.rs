@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use system_image_delta::Root;
 use system_image_tree::attributes::Attributes;
 use system_image_tree::files::Access;
-use system_image_tree::{STAGING_NAME, is_apart, remove};
+use system_image_tree::{PART_NAME, STAGING_NAME, is_apart, remove};
 
 /// A tree that is being prepared.
 pub const NEW: &str = "new";
@@ -61,6 +61,8 @@ impl Record {
     }
 
     fn remove(&self) -> io::Result<()> {
+        // One that a cut left incomplete, too.
+        self.data.remove_file(PART_NAME)?;
         self.data.remove_file(RECORD)
     }
 }
