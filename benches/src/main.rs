@@ -19,6 +19,7 @@ mod serving;
 mod table;
 mod task;
 mod tree;
+mod upgrading;
 
 use std::process::ExitCode;
 
@@ -47,7 +48,7 @@ struct Options {
     #[arg(long)]
     quick: bool,
     /// Only rows whose group has this in its name: planning, service, delta, apply,
-    /// publish, level-9, fetch, download, serve, tree
+    /// upgrade, publish, level-9, fetch, download, serve, tree
     #[arg(long, value_name = "GROUP")]
     only: Option<String>,
     /// Directory for scratch files: about 4 GB, removed at the end
@@ -79,7 +80,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
             .as_ref()
             .is_none_or(|only| group.contains(only))
     };
-    let needs_images = ["delta", "apply", "publish", "level-9"]
+    let needs_images = ["delta", "apply", "upgrade", "publish", "level-9"]
         .into_iter()
         .any(wanted);
     for name in ["v1.tar", "v2.tar"] {
@@ -109,6 +110,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
         }
         if wanted("apply") {
             applying::run(&lab, &images, &mut table)?;
+        }
+        if wanted("upgrade") {
+            upgrading::run(&lab, &images, &mut table)?;
         }
         if wanted("publish") {
             publishing::run(&lab, &images, &mut table)?;

@@ -22,10 +22,9 @@ pub(crate) struct Lab {
     scratch: TempDir,
     upgrader: PathBuf,
     seed: u64,
-    stopped: &'static AtomicBool,
 }
 
-/// Whether somebody wants this to end.
+/// Whether a signal came that asks this to end.
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 impl Lab {
@@ -49,7 +48,6 @@ impl Lab {
             scratch,
             upgrader,
             seed,
-            stopped: &STOPPED,
         })
     }
 
@@ -75,8 +73,8 @@ impl Lab {
     }
 
     /// Whether somebody wants this to end.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
+    pub(crate) fn is_stopped() -> bool {
+        STOPPED.load(Ordering::Relaxed)
     }
 }
 

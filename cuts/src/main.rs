@@ -15,6 +15,7 @@ mod trees;
 mod verdict;
 mod workers;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -30,7 +31,7 @@ use crate::summary::{Failure, Summary, Tally};
 use crate::workers::spread;
 
 /// States of each suite in the short form, spread evenly.
-const SHORT: usize = 36;
+const SHORT: usize = 28;
 
 /// Cut updates off everywhere, and see what becomes of the device
 #[derive(Debug, Parser)]
@@ -39,7 +40,7 @@ struct Options {
     /// Only some states of each suite, for less than a minute
     #[arg(long)]
     short: bool,
-    /// Only suites with this in their name, which is like `delta/disk/power`
+    /// Only suites with this in their name, which is like `delta/disk/power-lazy`
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Only this state; `--only` must leave one suite
@@ -47,7 +48,7 @@ struct Options {
     state: Option<usize>,
     /// Threads; as many as there are processors unless given
     #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    jobs: Option<NonZeroUsize>,
     /// What random choices begin with
     #[arg(long, default_value = "1")]
     seed: u64,
@@ -85,13 +86,11 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     let kept = kept.unwrap_or_else(|| programs.with_file_name("cuts"));
     let lab = Lab::new(upgrader, options.seed)?;
     trace::set_up(&lab)?;
-    let jobs = options
-        .jobs
-        .unwrap_or_else(|| available_parallelism().map_or(1, Into::into));
+    let all = || available_parallelism().ok();
+    let jobs = options.jobs.or_else(all).map_or(1, NonZeroUsize::get);
     let suites = suites(options, &lab, jobs, &kept)?;
     let states = states(options, &suites)?;
     let (tallies, failures) = try_all(&lab, jobs, &suites, &states, &kept)?;
-    ensure!(!lab.is_stopped(), "stopped by a signal");
     let good = failures.is_empty();
     let summary = Summary::new(options.seed, begun.elapsed(), tallies, failures);
     if options.json {
@@ -99,6 +98,7 @@ fn run(options: &Options) -> anyhow::Result<bool> {
     } else {
         println!("{summary}");
     }
+    ensure!(!Lab::is_stopped(), "stopped by a signal");
     Ok(good)
 }
 
@@ -146,7 +146,7 @@ fn suites(options: &Options, lab: &Lab, jobs: usize, kept: &Path) -> anyhow::Res
     suites.retain(|suite| is_wanted(&suite.name));
     suites.sort_by(|a, b| a.name.cmp(&b.name));
     ensure!(
-        !suites.is_empty() || lab.is_stopped(),
+        !suites.is_empty() || Lab::is_stopped(),
         "no suite has that name"
     );
     Ok(suites)
@@ -206,7 +206,7 @@ fn try_all(
         states,
         |worker, &(suite, state)| {
             let (lab, suite) = (worker.lab, &suites[suite]);
-            suite.run(lab, worker.device(suite.layout()), state)
+            suite.run(lab, worker.device(suite.layout), state)
         },
         |&(number, state), ended| {
             progress.add(1);

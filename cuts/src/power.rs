@@ -95,13 +95,25 @@ impl Cuts {
     }
 }
 
+/// When the storage of a recorded device writes what nobody has synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// At once.
+    Eager,
+    /// At the end.
+    Lazy,
+}
+
 /// Runs the update of a device once, undisturbed, and records its disk.
-pub(crate) fn record(device: &Device) -> anyhow::Result<Record> {
+pub(crate) fn record(device: &Device, pace: Pace) -> anyhow::Result<Record> {
     let mountpoint = device.image().with_extension("recorded");
     fs::create_dir_all(&mountpoint)?;
     let recorder =
         Recorder::start(&device.image(), &mountpoint).context("cannot record a disk (FUSE)")?;
     let running = device.start_from(recorder.path())?;
+    if pace == Pace::Eager {
+        running.write_at_once()?;
+    }
     running.recovery().upgrade_well();
     // Its file systems are put away too, as a recovery does before it starts the system.
     drop(running);

@@ -4,8 +4,9 @@
 //! partition, a second slot, user data that an update resets) is a [`Layout`] of its own, and part
 //! of what `Device::look` sees.
 
-use system_image_testkit::Recovery;
+use system_image_delta::Header;
 use system_image_testkit::tree::Tree;
+use system_image_testkit::{Recovery, between};
 
 use crate::device::Layout;
 use crate::trees::version;
@@ -30,13 +31,22 @@ pub(crate) enum Left {
     Full(Vec<Tree>),
     /// Deltas along these systems, from the installed one.
     Deltas(Vec<Tree>),
+    /// A delta to this system, with a kernel, a recovery and a payload for user data.
+    Beside(Tree),
+    /// The same after user data was wiped.
+    WipedBeside(Tree),
+    /// A production reset.
+    Reset,
 }
 
 impl Scenario {
     /// The system that the update leads to.
     pub(crate) fn target(&self) -> &Tree {
-        let (Left::Full(trees) | Left::Deltas(trees)) = &self.left;
-        trees.last().unwrap_or(&self.old)
+        match &self.left {
+            Left::Full(trees) | Left::Deltas(trees) => trees.last().unwrap_or(&self.old),
+            Left::Beside(tree) | Left::WipedBeside(tree) => tree,
+            Left::Reset => &self.old,
+        }
     }
 
     /// Does what the client does.
@@ -47,13 +57,54 @@ impl Scenario {
                 let along: Vec<_> = [&self.old].into_iter().chain(trees).collect();
                 recovery.deltas(&along);
             }
+            Left::Beside(tree) => self.leave_beside(recovery, tree, ""),
+            Left::WipedBeside(tree) => self.leave_beside(recovery, tree, "format data\n"),
+            Left::Reset => recovery.command("format data\nenable factory_wipe\n"),
         }
+    }
+}
+
+impl Scenario {
+    fn leave_beside(&self, recovery: &Recovery, tree: &Tree, first: &str) {
+        let lines = recovery.drop_keyrings();
+        let delta = recovery.drop_update("ubuntu-0.tar.xz", &between(&self.old, tree));
+        let members: [(&str, &[u8]); 4] = [
+            ("partitions/boot.img", b"a new kernel"),
+            ("partitions/recovery.img", b"a new recovery"),
+            ("data/user/album/sample", b"shipped\n"),
+            ("data/.defaults", b"shipped too\n"),
+        ];
+        let device = members
+            .iter()
+            .fold(Tree::default(), |tree, (path, content)| {
+                let named = |header: &mut Header| header.path = path.as_bytes().to_vec();
+                tree.file(path, *content).with(path, named)
+            });
+        let device = recovery.drop_update("device-0.tar.xz", &device.tar());
+        recovery.command(&format!(
+            "{first}{lines}mount system\n{delta}{device}unmount system\n"
+        ));
     }
 }
 
 /// Every scenario.
 pub(crate) fn all() -> Vec<Scenario> {
-    let layouts = &[Layout::Directory, Layout::Partition, Layout::Disk];
+    let layouts = &[
+        Layout::Directory,
+        Layout::DirectDirectory,
+        Layout::Partition,
+        Layout::DirectPartition,
+        Layout::Disk,
+        Layout::DirectDisk,
+        Layout::Slots,
+        Layout::SlotsDisk,
+    ];
+    let beside = &[
+        Layout::Directory,
+        Layout::DirectDirectory,
+        Layout::Disk,
+        Layout::Slots,
+    ];
     vec![
         Scenario {
             name: "full",
@@ -72,6 +123,24 @@ pub(crate) fn all() -> Vec<Scenario> {
             layouts,
             old: version(1),
             left: Left::Full(vec![version(2), version(3), version(4)]),
+        },
+        Scenario {
+            name: "beside",
+            layouts: beside,
+            old: version(1),
+            left: Left::Beside(version(2)),
+        },
+        Scenario {
+            name: "wiped",
+            layouts: beside,
+            old: version(1),
+            left: Left::WipedBeside(version(2)),
+        },
+        Scenario {
+            name: "reset",
+            layouts: &[Layout::Directory, Layout::Disk],
+            old: version(1),
+            left: Left::Reset,
         },
     ]
 }

@@ -10,7 +10,7 @@ use system_image_testkit::tree::{Snapshot, Tree};
 
 use crate::device::{Device, Layout};
 use crate::lab::Lab;
-use crate::power::{self, Cuts};
+use crate::power::{self, Cuts, Pace};
 use crate::record::Record;
 use crate::scenario::Scenario;
 use crate::trace::{self, Call, Disturbance, Effect, Fault, Program};
@@ -36,15 +36,15 @@ pub(crate) enum Way {
     /// A call fails.
     Fail,
     /// The power fails.
-    Power,
+    Power(Pace),
 }
 
 impl Way {
     /// The ways that a kind of device is cut off.
     pub(crate) fn of(layout: Layout) -> &'static [Self] {
         match layout {
-            Layout::Directory | Layout::Partition => &[Self::Kill, Self::Fail],
-            Layout::Disk => &[Self::Power],
+            layout if layout.is_disk() => &[Self::Power(Pace::Eager), Self::Power(Pace::Lazy)],
+            _ => &[Self::Kill, Self::Fail],
         }
     }
 
@@ -52,7 +52,8 @@ impl Way {
         match self {
             Self::Kill => "kill",
             Self::Fail => "fail",
-            Self::Power => "power",
+            Self::Power(Pace::Eager) => "power-eager",
+            Self::Power(Pace::Lazy) => "power-lazy",
         }
     }
 }
@@ -67,17 +68,13 @@ pub(crate) fn name(scenario: &Scenario, layout: Layout, way: Way) -> String {
 pub(crate) struct Suite {
     /// Its name.
     pub(crate) name: String,
-    /// The device before the update, and what may become of it.
-    start: Arc<Start>,
+    /// The kind of device that it needs.
+    pub(crate) layout: Layout,
+    before: Arc<Device>,
+    wanted: Arc<Wanted>,
     states: States,
+    /// Whether what it takes to repeat it is kept.
     kept: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Start {
-    layout: Layout,
-    device: Device,
-    wanted: Wanted,
 }
 
 #[derive(Debug)]
@@ -88,7 +85,7 @@ enum States {
 
 /// Runs an update undisturbed and finds every state at which it can be cut off.
 ///
-/// A recording that was kept in `kept` takes the place of a new one.
+/// Recordings that were kept in `kept` take the place of new ones.
 pub(crate) fn prepare(
     lab: &Lab,
     scenario: &Scenario,
@@ -96,58 +93,90 @@ pub(crate) fn prepare(
     kept: Option<&Path>,
 ) -> anyhow::Result<Vec<Suite>> {
     let place = lab.place(&format!("{}-{}", scenario.name, layout.name()));
-    let wanted = Wanted {
+    let device = Arc::new(before(lab, scenario, layout, &place.join("before"))?);
+    let trial = Device::new(lab, layout, &place.join("trial"));
+    let mut wanted = Wanted {
         old: installed(lab, &place.join("old"), &scenario.old),
         new: installed(lab, &place.join("new"), scenario.target()),
     };
-    let device = Device::new(lab, layout, &place.join("start"));
-    let way_name = |way| name(scenario, layout, way);
-    let kept = kept.map(|kept| kept_at(kept, &way_name(Way::Power)));
-    let kept = kept.filter(|kept| layout == Layout::Disk && kept.exists());
-    if let Some(kept) = &kept {
-        fs::copy(kept.join(KEPT_DISK), device.image()).context("cannot read what was kept")?;
+    trial.become_like(&device)?;
+    let running = trial.start()?;
+    wanted.old.extend(running.look_beside()?);
+    running.recovery().upgrade_well();
+    wanted.new.extend(running.look_beside()?);
+    drop(running);
+    let wanted = Arc::new(wanted);
+    let calls = if layout.is_disk() {
+        Vec::new()
     } else {
-        device.partition()?;
-        let running = device.start()?;
-        let recovery = running.recovery();
-        recovery.furnish();
-        recovery.full(&scenario.old);
-        recovery.upgrade_well();
-        scenario.leave(recovery);
-    }
-    let start = Arc::new(Start {
-        layout,
-        device,
-        wanted,
-    });
-    let trial = Device::new(lab, layout, &place.join("trial"));
-    let suite = |way, states| Suite {
-        name: way_name(way),
-        start: Arc::clone(&start),
-        states,
-        kept: AtomicBool::new(false),
+        calls(lab, &device, &trial)?
     };
-    if layout == Layout::Disk {
-        let record = if let Some(kept) = kept {
-            Record::load(&kept.join(KEPT_RECORD))?
-        } else {
-            trial.become_like(&start.device)?;
-            power::record(&trial)?
+    let suites = Way::of(layout).iter().map(|&way| {
+        let name = name(scenario, layout, way);
+        let kept = kept.map(|kept| kept_at(kept, &name));
+        let mut before = Arc::clone(&device);
+        let states = match (way, kept.filter(|kept| kept.exists())) {
+            (Way::Kill | Way::Fail, _) => States::Calls(disturbances(&calls, way)),
+            (Way::Power(_), Some(kept)) => {
+                let disk = Device::new(lab, layout, &place.join(way.name()));
+                fs::copy(kept.join(KEPT_DISK), disk.image())
+                    .context("cannot read what was kept")?;
+                before = Arc::new(disk);
+                let record = Record::load(&kept.join(KEPT_RECORD));
+                States::Cuts(Cuts::of(
+                    record.context("cannot read what was kept")?,
+                    lab.seed(),
+                ))
+            }
+            (Way::Power(eagerness), None) => {
+                trial.become_like(&before)?;
+                States::Cuts(Cuts::of(power::record(&trial, eagerness)?, lab.seed()))
+            }
         };
-        let cuts = Cuts::of(record, lab.seed());
-        return Ok(vec![suite(Way::Power, States::Cuts(cuts))]);
-    }
+        Ok(Suite {
+            name,
+            layout,
+            before,
+            wanted: Arc::clone(&wanted),
+            states,
+            kept: AtomicBool::new(false),
+        })
+    });
+    suites.collect()
+}
+
+/// The device that has what is to be updated, and all that the client left.
+fn before(lab: &Lab, scenario: &Scenario, layout: Layout, place: &Path) -> anyhow::Result<Device> {
+    let device = Device::new(lab, layout, place);
+    device.partition()?;
+    let running = device.start()?;
+    let recovery = running.recovery();
+    recovery.furnish();
+    device.furnish()?;
+    // What it says of the slots is read by the upgrader.
+    let running = {
+        drop(running);
+        device.start()?
+    };
+    let recovery = running.recovery();
+    recovery.full(&scenario.old);
+    recovery.upgrade_well();
+    running.settle_in()?;
+    scenario.leave(recovery);
+    drop(running);
+    Ok(device)
+}
+
+/// The calls of all programs that an update runs.
+fn calls(lab: &Lab, before: &Device, trial: &Device) -> anyhow::Result<Vec<Call>> {
     let mut calls = Vec::new();
     for program in Program::all() {
-        trial.become_like(&start.device)?;
+        trial.become_like(before)?;
         let running = trial.start()?;
-        calls.extend(trace::calls(lab, &trial, program)?);
+        calls.extend(trace::calls(lab, trial, program)?);
         drop(running);
     }
-    let suites = Way::of(layout)
-        .iter()
-        .map(|&way| suite(way, States::Calls(disturbances(&calls, way))));
-    Ok(suites.collect())
+    Ok(calls)
 }
 
 /// A system as an undisturbed device has it.
@@ -190,11 +219,6 @@ impl Suite {
         }
     }
 
-    /// The kind of device that it needs.
-    pub(crate) fn layout(&self) -> Layout {
-        self.start.layout
-    }
-
     /// A state in words.
     pub(crate) fn describe(&self, state: usize) -> String {
         match &self.states {
@@ -205,8 +229,8 @@ impl Suite {
 
     /// Brings a device into a state and leaves it to its recovery.
     pub(crate) fn run(&self, lab: &Lab, device: &Device, state: usize) -> anyhow::Result<Ended> {
-        let wanted = &self.start.wanted;
-        device.become_like(&self.start.device)?;
+        let wanted = &self.wanted;
+        device.become_like(&self.before)?;
         match &self.states {
             States::Calls(disturbances) => {
                 let running = device.start()?;
@@ -236,7 +260,7 @@ impl Suite {
             }
             fs::create_dir_all(&place)?;
             let disk = place.join(KEPT_DISK);
-            fs::copy(self.start.device.image(), &disk)?;
+            fs::copy(self.before.image(), &disk)?;
             cuts.record().save(&place.join(KEPT_RECORD))?;
             let cut = place.join(format!("state-{state}.img"));
             fs::copy(&disk, &cut)?;

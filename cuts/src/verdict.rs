@@ -1,5 +1,6 @@
 //! How it ends: a device that was cut off is left to its recovery, and is old or new, or it failed.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Output};
 
 use anyhow::{bail, ensure};
@@ -44,7 +45,7 @@ pub(crate) fn settle(
     wanted: &Wanted,
 ) -> anyhow::Result<Ended> {
     let recovery = running.recovery();
-    if let Some(output) = first {
+    if let Some(output) = first.filter(|output| !killed(output.status)) {
         judge(running, output, wanted)?;
     }
     let mut starts = 0;
@@ -75,7 +76,6 @@ fn judge(running: &Running<'_>, output: &Output, wanted: &Wanted) -> anyhow::Res
         Some(REFUSED) if has_work => compare(running, &wanted.old, "refused"),
         // Nothing will be tried again: what it is is compared now.
         Some(INSTALLED | REFUSED | INTERRUPTED) => Ok(()),
-        None if killed(output.status) => Ok(()),
         _ => bail!("ended with {}: {}", output.status, log(output)),
     }
 }
@@ -88,8 +88,7 @@ fn compare(running: &Running<'_>, want: &Snapshot, says: &str) -> anyhow::Result
 }
 
 /// Whether it was ended by `SIGKILL`.
-pub(crate) fn killed(status: ExitStatus) -> bool {
-    use std::os::unix::process::ExitStatusExt;
+fn killed(status: ExitStatus) -> bool {
     status.signal() == Some(rustix::process::Signal::KILL.as_raw())
 }
 

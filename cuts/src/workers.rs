@@ -54,13 +54,13 @@ pub(crate) fn spread<T: Sync, R: Send>(
                     place: lab.place(&format!("worker-{job}")),
                     devices: HashMap::new(),
                 };
-                while !lab.is_stopped() {
+                while !Lab::is_stopped() {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(number) else { break };
                     let caught = catch_unwind(AssertUnwindSafe(|| work(&mut worker, item)));
                     let result = caught.unwrap_or_else(|panic| Err(anyhow!(words(&*panic))));
                     // A program that got the same signal says nothing of the upgrader.
-                    if lab.is_stopped() || sender.send((item, result)).is_err() {
+                    if Lab::is_stopped() || sender.send((item, result)).is_err() {
                         break;
                     }
                 }

@@ -85,5 +85,5 @@ fn an_upgrader_that_forgets_its_command_file_is_found_out_by_a_power_cut() {
         eprintln!("not root: there is no disk whose power could fail, so it is not tested");
         return;
     }
-    is_found_out_again_and_again("full/disk/power");
+    is_found_out_again_and_again("full/disk/power-lazy");
 }

@@ -164,7 +164,7 @@ pub trait Sink {
     fn removed(&mut self) {}
 }
 
-/// Applies an update archive (upgrader spec, section 7) to the trees of `places`.
+/// Applies an update archive (upgrader spec, section 7) to `trees`.
 ///
 /// `archive` is the decompressed tar stream, read once from front to back. First the paths that
 /// its member `removed` lists are deleted, each literally; then members below `system/` and `data/`
@@ -179,14 +179,14 @@ pub trait Sink {
 pub fn apply<'a>(
     archive: impl Read,
     limits: Limits,
-    places: impl Into<Places<'a>>,
+    trees: impl Into<Places<'a>>,
     privileges: Privileges,
     sink: &mut dyn Sink,
 ) -> Result<Applied, ApplyError> {
-    let places = places.into();
+    let trees = trees.into();
     let mut archive = Archive::open(archive, limits)?;
-    let mut placer = Placer::new(places.system, privileges);
-    let mut on_data = places.data.map(|data| Placer::new(data, privileges));
+    let mut placer = Placer::new(trees.system, privileges);
+    let mut on_data = trees.data.map(|data| Placer::new(data, privileges));
     let mut applied = Applied::default();
     for path in archive.removed() {
         let removed = remove(&mut placer, path);
@@ -198,7 +198,7 @@ pub fn apply<'a>(
         sink.removed();
     }
     while let Some(member) = archive.next_member()? {
-        let placed = match (&member.route, &mut on_data) {
+        let bytes = match (&member.route, &mut on_data) {
             (Route::System(path), _) => placer.place(path, &member, archive.content())?,
             (Route::Data(path), Some(placer)) => placer.place(path, &member, archive.content())?,
             _ => {
@@ -210,7 +210,7 @@ pub fn apply<'a>(
                 continue;
             }
         };
-        applied.bytes += placed;
+        applied.bytes += bytes;
         applied.members += 1;
     }
     applied.skipped = placer.finish()?;

@@ -1,10 +1,17 @@
 //! A block device for a test: a loop device over a file.
 
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
+
+/// How often to try to unmount what is in use, and how long to wait in between: five seconds.
+const ATTEMPTS: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A loop device; unmounted and detached when dropped, also by a test that fails.
 #[derive(Debug)]
@@ -60,10 +67,29 @@ impl LoopDevice {
         assert!(mounted.status.success(), "{said}");
     }
 
-    /// Unmounts it, wherever and however often it is mounted.
+    /// Unmounts it, wherever and however often it is mounted. A program that another thread
+    /// is just starting has for a moment what is open here, so that it is tried more than once.
     pub fn unmount(&self) {
-        let unmount = || Command::new("umount").arg(&self.path).output();
-        while unmount().is_ok_and(|done| done.status.success()) {}
+        for _ in 0..ATTEMPTS {
+            if !self.is_mounted() {
+                return;
+            }
+            let unmounted = Command::new("umount").arg(&self.path).output();
+            if !unmounted.is_ok_and(|done| done.status.success()) {
+                sleep(PAUSE);
+            }
+        }
+    }
+
+    /// Whether it is mounted anywhere that the calling thread can see.
+    fn is_mounted(&self) -> bool {
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+        // `proc(5)`: what follows the dash is the file system's type and its device.
+        let devices = table.lines().filter_map(|line| {
+            let (_, described) = line.split_once(" - ")?;
+            described.split(' ').nth(1)
+        });
+        devices.collect::<Vec<_>>().contains(&self.path.as_str())
     }
 }
 

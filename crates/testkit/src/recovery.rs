@@ -146,7 +146,12 @@ impl Recovery {
 
     /// Puts an uncompressed archive into the drop box as a signed tarball; its line.
     pub fn drop_update(&self, name: &str, archive: &[u8]) -> String {
-        self.drop_signed(name, &xz(archive), &self.keys.image_signing);
+        self.drop_packed_update(name, &xz(archive))
+    }
+
+    /// The same for an archive that is compressed already.
+    pub fn drop_packed_update(&self, name: &str, packed: &[u8]) -> String {
+        self.drop_signed(name, packed, &self.keys.image_signing);
         format!("update {name} {name}.asc\n")
     }
 

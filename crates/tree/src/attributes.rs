@@ -64,6 +64,41 @@ impl Attributes {
         Ok(())
     }
 
+    /// As text, for [`parse`](Self::parse): it outlasts the file that they are of.
+    pub fn to_text(&self) -> String {
+        let Self {
+            owner: (uid, gid),
+            mode,
+            mtime: (seconds, nanos),
+            ..
+        } = self;
+        let mut text = format!("{uid} {gid} {mode:o} {seconds} {nanos}\n");
+        for (name, value) in &self.xattrs {
+            text.push_str(&format!("{} {}\n", hex(name), hex(value)));
+        }
+        text
+    }
+
+    /// Reads what [`to_text`](Self::to_text) wrote; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.strip_suffix('\n')?.lines();
+        let mut fields = lines.next()?.split(' ');
+        let mut field = || fields.next();
+        let (uid, gid) = (field()?.parse().ok()?, field()?.parse().ok()?);
+        let mode = u32::from_str_radix(field()?, 8).ok()?;
+        let mtime = (field()?.parse().ok()?, field()?.parse().ok()?);
+        let xattr = |line: &str| {
+            let (name, value) = line.split_once(' ')?;
+            Some((unhex(name)?, unhex(value)?))
+        };
+        Some(Self {
+            owner: (uid, gid),
+            mode,
+            mtime,
+            xattrs: lines.map(xattr).collect::<Option<_>>()?,
+        })
+    }
+
     /// The extended attributes, sorted by name.
     pub fn xattrs(&self) -> &[(Vec<u8>, Vec<u8>)] {
         &self.xattrs
@@ -72,6 +107,21 @@ impl Attributes {
     fn times(&self) -> Timestamps {
         times(self.mtime)
     }
+}
+
+/// Two digits for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair)
+            .ok()
+            .filter(|pair| pair.len() == 2)?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    bytes.collect()
 }
 
 /// Permission bits, set-uid, set-gid and sticky included.
@@ -86,8 +136,11 @@ pub(crate) fn mtime(stat: &Stat) -> (i64, i64) {
 }
 
 /// The access time is set to the same: it is of no use and would differ from run to run.
-pub(crate) fn times((tv_sec, tv_nsec): (i64, i64)) -> Timestamps {
-    let time = Timespec { tv_sec, tv_nsec };
+pub(crate) fn times((seconds, nanos): (i64, i64)) -> Timestamps {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos,
+    };
     Timestamps {
         last_access: time,
         last_modification: time,

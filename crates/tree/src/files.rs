@@ -95,7 +95,7 @@ impl Root {
         mode: u32,
         owner: Option<(u32, u32)>,
     ) -> io::Result<OwnedFd> {
-        let made = |at: &str| match self.directory(at.as_bytes()) {
+        let directory_at = |at: &str| match self.directory(at.as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (parent, name) = split(at);
                 let parent = self.handle(parent.as_bytes())?;
@@ -113,9 +113,9 @@ impl Root {
             }
             other => other,
         };
-        let mut directory = made("")?;
+        let mut directory = directory_at("")?;
         for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
-            directory = made(&path[..end])?;
+            directory = directory_at(&path[..end])?;
         }
         Ok(directory)
     }

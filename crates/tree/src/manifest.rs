@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, Advice, AtFlags, FileType, Mode, OFlags, Stat};
 use sha2::{Digest, Sha256};
 
-use crate::attributes::{Attributes, mtime, permissions};
+use crate::attributes::{Attributes, hex, mtime, permissions};
 use crate::is_apart;
 use crate::remove::names;
 use crate::resolve;
@@ -203,13 +203,6 @@ fn attributes(file: BorrowedFd<'_>) -> io::Result<String> {
         }
     }
     Ok(hex(&hasher.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Bytes outside of visible ASCII, and the backslash, as `\xNN`.

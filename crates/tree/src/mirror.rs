@@ -214,8 +214,8 @@ fn node(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> i
         let mode = Mode::from_raw_mode(0o600);
         fs::mknodat(to, PART_NAME, kind, mode, stat.st_rdev)?;
     }
-    let made = fs::statat(to, PART_NAME, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (made.st_uid, made.st_gid) != (stat.st_uid, stat.st_gid) {
+    let new = fs::statat(to, PART_NAME, AtFlags::SYMLINK_NOFOLLOW)?;
+    if (new.st_uid, new.st_gid) != (stat.st_uid, stat.st_gid) {
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         fs::chownat(
             to,

@@ -85,7 +85,7 @@ impl Root {
     /// Removes everything in it, on its own file system only. The directory itself stays, and so
     /// does what is no part of the tree at the top of a file system.
     pub fn clear(&self) -> io::Result<()> {
-        self.clear_but(|name| is_apart(name))
+        self.clear_but(is_apart)
     }
 
     /// The same, sparing the names that `spared` says.

@@ -324,3 +324,25 @@ fn a_file_that_is_unshared_may_be_written_to() {
     fs::write(old.path().join(".system-image/etc/shadow"), "2").unwrap();
     assert_eq!(fs::read(old.path().join("etc/shadow")).unwrap(), b"1");
 }
+
+#[test]
+fn attributes_survive_as_text() {
+    let tree = made(&one());
+    for path in ["etc/build", "bin/sh", "etc"] {
+        let attributes = Attributes::of(File::open(tree.path().join(path)).unwrap()).unwrap();
+        assert_eq!(
+            Attributes::parse(&attributes.to_text()),
+            Some(attributes),
+            "{path}"
+        );
+    }
+    for text in [
+        "",
+        "1 2 3 4 5",
+        "1 2 9 4 5\n",
+        "1 2 7 4 5\nzz 00\n",
+        "1 2 7 4 5\n0 00\n",
+    ] {
+        assert_eq!(Attributes::parse(text), None, "{text}");
+    }
+}

@@ -125,35 +125,32 @@ fn look(settings: &Settings, findings: &mut Vec<Finding>) {
         format!("the list of persistent files `{}`", settings.reset.list),
         listed,
     );
-    match &settings.system {
-        SystemAt::Slots(slots) => {
-            let boot = slot::boot_control(slots).check().map_err(Into::into);
-            note(findings, "the boot loader".to_owned(), boot);
-            let running = slot::running(slots);
-            let running = running.map(drop).map_err(Into::into);
-            note(findings, "the running slot".to_owned(), running);
-            for name in &slots.names {
-                let found = storage::slot(&slots.at, name.as_str())
-                    .and_then(|storage| storage.capacity())
-                    .map(drop);
-                note(
-                    findings,
-                    format!("the slot `{name}`"),
-                    found.map_err(Into::into),
-                );
-            }
-            for program in slots.health.iter().filter_map(|words| words.first()) {
-                let there = fs::metadata(program).map(drop).map_err(Into::into);
-                note(findings, format!("the health check `{program}`"), there);
-            }
+    if let SystemAt::Slots(slots) = &settings.system {
+        let boot = slot::boot_control(slots).check().map_err(Into::into);
+        note(findings, "the boot loader".to_owned(), boot);
+        let running = slot::running(slots);
+        let running = running.map(drop).map_err(Into::into);
+        note(findings, "the running slot".to_owned(), running);
+        for name in &slots.names {
+            let found = storage::slot(&slots.at, name.as_str())
+                .and_then(|storage| storage.capacity())
+                .map(drop);
+            note(
+                findings,
+                format!("the slot `{name}`"),
+                found.map_err(Into::into),
+            );
         }
-        _ => {
-            let found = deploy::live(settings).and_then(|storage| match storage {
-                Some(storage) => storage.check(),
-                None => Ok(()),
-            });
-            note(findings, "the system".to_owned(), found.map_err(Into::into));
+        for program in slots.health.iter().filter_map(|words| words.first()) {
+            let there = fs::metadata(program).map(drop).map_err(Into::into);
+            note(findings, format!("the health check `{program}`"), there);
         }
+    } else {
+        let found = deploy::live(settings).and_then(|storage| match storage {
+            Some(storage) => storage.check(),
+            None => Ok(()),
+        });
+        note(findings, "the system".to_owned(), found.map_err(Into::into));
     }
     for (name, device) in &settings.partitions {
         let slots = settings

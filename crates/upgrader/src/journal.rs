@@ -33,7 +33,7 @@ const CHECKSUM: usize = 16;
 pub struct Journal {
     path: Utf8PathBuf,
     applying: Utf8PathBuf,
-    journal: Utf8PathBuf,
+    records: Utf8PathBuf,
     refused: Utf8PathBuf,
     failed: Utf8PathBuf,
 }
@@ -95,7 +95,7 @@ impl Journal {
         let with = |suffix: &str| Utf8PathBuf::from(format!("{path}.{suffix}"));
         Self {
             applying: with("applying"),
-            journal: with("journal"),
+            records: with("journal"),
             refused: with("refused"),
             failed: with("failed"),
             path,
@@ -112,7 +112,7 @@ impl Journal {
         let Some(text) = read(&self.applying)? else {
             return Ok(None);
         };
-        let journal = durable::read(&self.journal, MAX_JOURNAL)?.unwrap_or_default();
+        let journal = durable::read(&self.records, MAX_JOURNAL)?.unwrap_or_default();
         Ok(Some(begun(text, &journal)))
     }
 
@@ -120,9 +120,14 @@ impl Journal {
     pub fn begin(&self, way: Way, slot: Option<String>) -> io::Result<()> {
         let digest = hex(&fs::read(&self.path)?);
         let record = line(&Record::Begin { digest, way, slot });
-        durable::replace(&self.journal, record.as_bytes(), 0o600)?;
+        durable::replace(&self.records, record.as_bytes(), 0o600)?;
         File::open(&self.path)?.sync_all()?;
-        rename(self.path.as_std_path(), self.applying.as_std_path())
+        let begun = rename(self.path.as_std_path(), self.applying.as_std_path());
+        if begun.is_err() {
+            // The name may be on the disk or not: it must not say what did not happen.
+            let _ = fs::rename(&self.applying, &self.path);
+        }
+        begun
     }
 
     /// Notes that the work is continued.
@@ -141,7 +146,7 @@ impl Journal {
     }
 
     fn append(&self, record: &Record) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).open(&self.journal)?;
+        let mut file = OpenOptions::new().append(true).open(&self.records)?;
         // A record that was cut must not take this one with it.
         file.write_all(format!("\n{}", line(record)).as_bytes())?;
         file.sync_all()
@@ -152,7 +157,7 @@ impl Journal {
         durable::remove(&self.applying)?;
         sync_parent(&self.applying)?;
         // Without its command file it says nothing.
-        durable::remove(&self.journal)
+        durable::remove(&self.records)
     }
 
     /// Puts the new command file aside, which was refused.
@@ -168,7 +173,7 @@ impl Journal {
     /// Puts the one aside whose work cannot be done.
     pub fn give_up(&self) -> io::Result<()> {
         rename(self.applying.as_std_path(), self.failed.as_std_path())?;
-        durable::remove(&self.journal)
+        durable::remove(&self.records)
     }
 }
 
@@ -207,10 +212,9 @@ fn begun(text: Vec<u8>, journal: &[u8]) -> Begun {
     }
     for record in records {
         match record {
-            Record::Begin { .. } => {}
             Record::Attempt => begun.attempts += 1,
             Record::Done(done) if done > begun.done => (begun.done, begun.attempts) = (done, 0),
-            Record::Done(_) => {}
+            Record::Begin { .. } | Record::Done(_) => {}
             Record::Finished => begun.finished = true,
         }
     }
@@ -281,16 +285,16 @@ mod tests {
     fn a_journal_cut_anywhere_says_what_its_whole_records_say() {
         let (_directory, journal) = journal("mount system\n");
         journal.begin(Way::Direct, None).unwrap();
-        let begin = fs::read(&journal.journal).unwrap().len();
+        let first = fs::read(&journal.records).unwrap().len();
         for done in 1..=3 {
             journal.note_done(done).unwrap();
         }
-        let whole = fs::read(&journal.journal).unwrap();
+        let whole = fs::read(&journal.records).unwrap();
         let mut seen = Vec::new();
         for cut in 0..=whole.len() {
-            fs::write(&journal.journal, &whole[..cut]).unwrap();
+            fs::write(&journal.records, &whole[..cut]).unwrap();
             let begun = journal.begun().unwrap().unwrap();
-            assert_eq!(begun.is_ours, cut + 1 >= begin, "{cut}");
+            assert_eq!(begun.is_ours, cut + 1 >= first, "{cut}");
             seen.push(begun.done);
             // What is noted after the cut counts.
             if begun.is_ours {

@@ -29,6 +29,7 @@ pub fn to_file(text: &str) {
 /// Tells those who read the log.
 pub(crate) fn log(line: &str) {
     let line = system_image_report::printable(line);
-    eprintln!("{line}");
+    // Nobody reads it any more: no reason to stop.
+    let _ = writeln!(io::stderr(), "{line}");
     to_file(&line);
 }

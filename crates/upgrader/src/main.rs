@@ -1,6 +1,6 @@
 //! `system-image-upgrader`: parse, read the settings, act, print the error.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -65,7 +65,7 @@ fn upgrade(
 /// The update does not depend on it.
 fn log_to(path: &Utf8Path) {
     if let Err(error) = log::also_to(path) {
-        eprintln!("cannot write the log to `{path}`: {error}");
+        let _ = writeln!(io::stderr(), "cannot write the log to `{path}`: {error}");
     }
 }
 
@@ -77,10 +77,9 @@ fn end(done: Result<(), Failure>, form: Form) -> ExitCode {
         Err(Failure::Failed(error)) => (error, ExitCode::from(FAILED)),
     };
     if form == Form::Json {
-        println!(
-            "{}",
-            serde_json::json!({"type": "error", "msg": format!("{error:#}")})
-        );
+        let object = serde_json::json!({"type": "error", "msg": format!("{error:#}")});
+        // Nobody reads it any more: no reason to panic.
+        let _ = writeln!(io::stdout(), "{object}");
     }
     tell(&error);
     code
@@ -88,7 +87,7 @@ fn end(done: Result<(), Failure>, form: Form) -> ExitCode {
 
 fn tell(error: &anyhow::Error) {
     let text = system_image_report::describe(error, hint(error).as_deref());
-    eprint!("{text}");
+    let _ = write!(io::stderr(), "{text}");
     log::to_file(&text);
 }
 

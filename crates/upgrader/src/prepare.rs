@@ -8,7 +8,7 @@ use system_image_report::Size;
 
 use crate::config::{Settings, Way as Wanted};
 use crate::data::password;
-use crate::deploy::{self, Deployment, slot};
+use crate::deploy::{self, Deployment, State, slot};
 use crate::journal::{Begun, Way};
 use crate::keyrings;
 use crate::log;
@@ -103,9 +103,13 @@ fn prepared(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<P
         let prepared = beside(run, plan, &tarballs, &mut *deployment, &stage, told);
         match prepared {
             Ok(()) => {
-                run.journal
-                    .begin(Way::Prepared, slot.clone())
-                    .context("cannot begin")?;
+                let begun = run.journal.begin(Way::Prepared, slot.clone());
+                if let Err(error) = begun.context("cannot begin") {
+                    if let Err(error) = deployment.abandon() {
+                        log(&format!("what was prepared stays: {error}"));
+                    }
+                    return Err(error);
+                }
                 return Ok(Prepared {
                     way: Way::Prepared,
                     slot,
@@ -146,6 +150,21 @@ fn can_be_direct(plan: &Plan, error: &anyhow::Error) -> bool {
         })
     };
     is_for_want_of_room(error) || (plan.is_full() && is_unusable())
+}
+
+/// Whether the new system of an interrupted update is not there, and nothing was put in place: the work
+/// can only be done from its start.
+pub fn is_lost(run: &Run<'_>, plan: &Plan, begun: &Begun) -> anyhow::Result<bool> {
+    let is_committed = crate::work::is_committed(plan, begun.done);
+    if begun.way == Way::Direct || !plan.changes_system() || is_committed {
+        return Ok(false);
+    }
+    let Some(mut deployment) = deploy::prepared(run.settings, plan.is_full())? else {
+        return Ok(false);
+    };
+    let state = deployment.state();
+    deployment.put_away()?;
+    Ok(state? == State::Nothing)
 }
 
 /// Makes everything ready again for work that an earlier run began.
@@ -195,7 +214,7 @@ pub fn give_up(run: &Run<'_>, plan: &Plan, begun: &Begun) -> anyhow::Result<bool
     if let Some(mut deployment) = deploy::prepared(run.settings, plan.is_full())?
         && plan.changes_system()
     {
-        if deployment.is_committing()? {
+        if deployment.state()? == State::Committing {
             // It must be put in place in the end, by whoever finds out why it could not be.
             return Ok(false);
         }

@@ -174,14 +174,14 @@ impl Run<'_> {
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
         if let Some(fresh) = fresh {
-            log("an update that another upgrader did not finish is given up for a newer one");
+            log("an unfinished update is given up for a newer one");
             let given_up = self.journal.give_up();
             given_up
                 .context("cannot put the unfinished command file aside")
                 .map_err(Failure::Interrupted)?;
             return self.start(&fresh, form, out);
         }
-        log("an update that another upgrader did not finish is begun again");
+        log("an unfinished update is begun again");
         let taken = self.journal.begin_again();
         taken
             .context("cannot rename the unfinished command file")
@@ -212,6 +212,11 @@ impl Run<'_> {
             "continuing an interrupted update; {} pieces of work are done",
             begun.done
         ));
+        match prepare::is_lost(self, &plan, begun) {
+            Ok(true) => return self.take_over(begun, None, form, out),
+            Ok(false) => {}
+            Err(error) => log(&format!("it is not known how far it got: {error:#}")),
+        }
         if begun.attempts >= self.settings.attempts {
             return Err(self.give_up(&plan, begun));
         }
@@ -260,7 +265,7 @@ impl Run<'_> {
             Ending::Installed
         };
         let mut outcome = outcome(ending, Some(plan), told.steps, None);
-        outcome.slot = prepared.slot.clone();
+        outcome.slot.clone_from(&prepared.slot);
         write(self.settings, &outcome);
         let noted = self.journal.note_finished();
         let ended = noted

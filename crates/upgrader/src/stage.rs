@@ -14,7 +14,6 @@ use system_image_formats::channel_ini::ChannelIni;
 use system_image_tree::STAGING_NAME;
 
 use crate::config::block::BlockName;
-use crate::deploy::swap;
 use crate::log;
 use crate::partition::{Image, PartitionError};
 
@@ -92,7 +91,8 @@ impl Stage {
 
     /// Removes all that is staged.
     pub fn clear(&self) -> Result<(), StageError> {
-        swap::clear(&self.data).map_err(failed("remove what was staged"))
+        let cleared = self.data.remove(STAGING_NAME).map(drop);
+        cleared.map_err(failed("remove what was staged"))
     }
 
     /// Writes all that is staged to the disk.
@@ -105,7 +105,7 @@ impl Stage {
     /// The tree for the payload of the archive of this number.
     pub fn payload(&self, number: usize) -> Result<Root, StageError> {
         let open = || {
-            let payload = swap::staging(&self.data)?.make_child(PAYLOAD)?;
+            let payload = self.data.make_child(STAGING_NAME)?.make_child(PAYLOAD)?;
             payload.make_child(&number.to_string())
         };
         open().map_err(failed("begin a payload"))
@@ -191,7 +191,7 @@ impl Stage {
 
     fn image_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
         let staging = if flags.contains(OFlags::CREATE) {
-            swap::staging(&self.data)?.make_child(IMAGES)?
+            self.data.make_child(STAGING_NAME)?.make_child(IMAGES)?
         } else {
             self.data.child(STAGING_NAME)?.child(IMAGES)?
         };

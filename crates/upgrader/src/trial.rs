@@ -59,7 +59,7 @@ pub fn status(settings: &Settings, json: bool) -> anyhow::Result<()> {
     if let Some(trial) = &boot.trial {
         let _ = writeln!(text, "trial    {}, {} tries left", trial.slot, trial.left);
     }
-    print!("{text}next     {}\n", boot.next());
+    println!("{text}next     {}", boot.next());
     Ok(())
 }
 

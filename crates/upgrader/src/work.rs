@@ -86,6 +86,13 @@ pub fn updates_done(plan: &Plan, done: usize) -> usize {
         .count()
 }
 
+/// Whether the new system was put in place by the first `done` pieces of work.
+pub fn is_committed(plan: &Plan, done: usize) -> bool {
+    let work = of(plan, Way::Prepared);
+    let mut done = work.iter().take(done);
+    done.any(|piece| *piece == Work::Commit)
+}
+
 /// Does a piece.
 pub fn take(
     run: &Run<'_>,

@@ -18,7 +18,8 @@ const BUFFER: usize = 128 << 10;
 const MAX_INDEX: u64 = 8 << 20;
 
 /// Length of the header and of the footer of a stream, in bytes.
-const HEADER: u64 = 12;
+const HEADER: u64 = FOOTER as u64;
+const FOOTER: usize = 12;
 
 /// Decompresses. Several streams in one file are one, as `xz` has it.
 pub fn unpacked<R: Read>(compressed: R) -> XzDecoder<BufReader<R>> {
@@ -36,7 +37,7 @@ pub fn plain_size(file: &File) -> io::Result<Option<u64>> {
         if end < 2 * HEADER {
             return Ok(None);
         }
-        let mut footer = [0; HEADER as usize];
+        let mut footer = [0; FOOTER];
         file.read_exact_at(&mut footer, end - HEADER)?;
         if footer[8..] == [0; 4] {
             // Padding between streams, in fours.
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_plain_size_is_read_from_the_end() {
-        assert_eq!(size_of(&packed(&[1; 1_000_000])), Some(1_000_000));
+        assert_eq!(size_of(&packed(&vec![1; 1_000_000])), Some(1_000_000));
         assert_eq!(size_of(&packed(b"")), Some(0));
         let two = [packed(&[1; 1000]), vec![0; 8], packed(&[2; 500])].concat();
         assert_eq!(size_of(&two), Some(1500));

@@ -1,5 +1,9 @@
 //! A system that is changed where it is: beside the old one where there is room, else directly.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    reason = "a path in quotes is a string of TOML"
+)]
 
 mod support;
 

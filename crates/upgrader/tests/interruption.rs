@@ -11,6 +11,8 @@ use camino::Utf8PathBuf;
 
 use support::{Device, device, expected, outcome};
 use system_image_testkit::tree::{Snapshot, Tree, assert_equal, snapshot};
+use system_image_tree::Root;
+use system_image_tree::attributes::Attributes;
 use system_image_upgrader::journal::{Journal, Way};
 
 /// Content that does not compress, so that there is something to wait for.
@@ -240,6 +242,11 @@ fn an_update_that_gets_no_further_is_given_up() {
     device.full(&version(1));
     device.upgrade_well();
     device.deltas(&[&version(1), &version(2)]);
+    let top = Root::open(&device.system()).unwrap();
+    let before = Attributes::of(&top).unwrap();
+    fs::create_dir_all(device.system().join(".system-image/new")).unwrap();
+    before.give(&top).unwrap();
+    fs::write(device.path("data/.system-image.top"), before.to_text()).unwrap();
     journal(&device).begin(Way::Prepared, None).unwrap();
     for _ in 0..10 {
         journal(&device).note_attempt().unwrap();

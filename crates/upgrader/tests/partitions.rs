@@ -1,5 +1,9 @@
 //! Images for partitions and payloads for user data, which archives bring beside the system.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    reason = "a path in quotes is a string of TOML"
+)]
 
 mod support;
 

@@ -1,5 +1,9 @@
 //! Factory reset, production reset, and what a flasher switches on a wiped device.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    reason = "a path in quotes is a string of TOML"
+)]
 
 mod support;
 

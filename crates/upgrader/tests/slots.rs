@@ -1,5 +1,9 @@
 //! A device with slots: deployed into the one that does not run, tried, confirmed, left again.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    reason = "a path in quotes is a string of TOML"
+)]
 
 mod support;
 

@@ -161,7 +161,9 @@ impl Facts<'_> {
         let arrived = self.installed.build == applying.version
             && (self.installed.channel == applying.channel
                 || self.installed.channel != applying.installed.channel);
-        if let Some(result) = &self.result {
+        // In another slot that is being tried: it runs, or whoever runs instead says why.
+        let is_trying = |result: &&Result| result.outcome == "trying";
+        if let Some(result) = self.result.as_ref().filter(|result| !is_trying(result)) {
             let whole = result.outcome == "installed";
             if whole && (arrived || result.version == Some(applying.version)) {
                 return Some(Ending::Installed);
@@ -179,7 +181,12 @@ impl Facts<'_> {
         if arrived && moved {
             return Some(Ending::Installed);
         }
-        if !self.restarted {
+        if !self.restarted
+            || self
+                .result
+                .as_ref()
+                .is_some_and(|result| is_trying(&result))
+        {
             return None;
         }
         Some(match self.waiting {
@@ -248,6 +255,18 @@ mod tests {
             "no key: x"
         );
         assert!(judge(5, said("interrupted", &[]), true, true).contains("interrupted"));
+        assert_eq!(
+            judge(5, said("trying", &[]), false, false),
+            "?",
+            "about to reboot"
+        );
+        assert_eq!(
+            judge(5, said("trying", &[]), true, false),
+            "?",
+            "tried in vain"
+        );
+        assert_eq!(judge(6, said("trying", &[]), true, false), "installed");
+        assert_eq!(judge(5, said("fell-back", &["x"]), true, false), "x");
         assert!(judge(5, None, true, true).contains("has not applied"));
         assert!(judge(5, None, true, false).contains("old image"));
     }

@@ -123,7 +123,7 @@ pub(super) fn parse(
         WrittenPrivileges::User => Privileges::User,
     };
     let system = match written.slots {
-        None => system(written.system, &beside("system"), &data, &fstab)?,
+        None => system(&written.system, &beside("system"), &data, &fstab)?,
         Some(slots) => SystemAt::Slots(slots.checked(written.system, &data)?),
     };
     let partitions = match written.partitions {
@@ -176,7 +176,7 @@ pub(super) fn parse(
 /// Where the system is without slots. Without a word in the settings, as the recoveries have it: on
 /// the partition that the fstab has for it, else in an image file among user data.
 fn system(
-    written: System,
+    written: &System,
     usual_mountpoint: &Utf8Path,
     data: &Utf8Path,
     fstab: &Fstab,

@@ -9,6 +9,7 @@ use system_image_delta::Root;
 use system_image_tree::{LOST_AND_FOUND, STAGING_NAME, remove};
 
 use crate::config::{Reset, Settings, SystemAt};
+use crate::deploy::swap::RECORD;
 use crate::keyrings::BLACKLIST;
 use crate::log;
 
@@ -37,7 +38,9 @@ pub fn wipe(data: &Root, settings: &Settings) -> io::Result<()> {
 /// forgets it.
 fn spared(settings: &Settings) -> Vec<Utf8PathBuf> {
     let mut spared: Vec<Utf8PathBuf> = Vec::new();
-    let fixed = [STAGING_NAME, LOST_AND_FOUND].into_iter().chain(CACHE);
+    let fixed = [STAGING_NAME, RECORD, LOST_AND_FOUND]
+        .into_iter()
+        .chain(CACHE);
     spared.extend(fixed.map(Into::into));
     spared.push(BLACKLIST.into());
     spared.push(format!("{BLACKLIST}.asc").into());

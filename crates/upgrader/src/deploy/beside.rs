@@ -3,11 +3,14 @@
 //! For deltas its files are those of the old tree, by hard links: nothing is copied, and what the
 //! deltas replace stays in the old tree until the end.
 
+use std::io;
+
 use system_image_delta::Root;
 use system_image_tree::attributes::Attributes;
 use system_image_tree::links;
 
-use super::{DeployError, Deployment, failed, swap};
+use super::swap::{self, Record, Stage};
+use super::{DeployError, Deployment, State, failed};
 use crate::log;
 use crate::storage::Storage;
 
@@ -19,26 +22,40 @@ const MARGIN: u64 = 8 << 20;
 #[derive(Debug)]
 pub struct Beside {
     storage: Box<dyn Storage>,
+    record: Record,
     root: Option<Root>,
     tree: Option<Root>,
 }
 
 impl Beside {
     /// On this storage.
-    pub fn new(storage: Box<dyn Storage>) -> Self {
+    pub fn new(storage: Box<dyn Storage>, record: Record) -> Self {
         Self {
             storage,
+            record,
             root: None,
             tree: None,
         }
     }
 
-    fn root(&mut self) -> Result<&Root, DeployError> {
+    /// Does something with the file system, mounted if it is not yet, and its record.
+    fn with<T>(
+        &mut self,
+        action: &'static str,
+        take: impl FnOnce(&Root, &Record) -> io::Result<T>,
+    ) -> Result<T, DeployError> {
         let root = match self.root.take() {
             Some(root) => root,
             None => self.storage.mount()?,
         };
-        Ok(self.root.insert(root))
+        let root = self.root.insert(root);
+        take(root, &self.record).map_err(failed(action))
+    }
+
+    fn stage(&mut self) -> Result<Stage, DeployError> {
+        self.with("look for an interrupted update", |root, _| {
+            swap::stage(root)
+        })
     }
 }
 
@@ -48,30 +65,25 @@ impl Deployment for Beside {
     }
 
     fn open(&mut self, is_full: bool, bytes: u64) -> Result<(), DeployError> {
-        let root = self.root()?;
-        if swap::is_under_way(root).map_err(failed("look for an interrupted update"))? {
+        if self.stage()? == Stage::UnderWay {
             // What says so is the tree itself, whatever became of the command file.
             log("an earlier update is being put in place first");
-            swap::swap(root).map_err(failed("put an earlier update in place"))?;
+            self.with("put an earlier update in place", swap::swap)?;
         }
-        swap::clear(root).map_err(failed("remove what an interrupted update left"))?;
-        let free = root
-            .free()
-            .map_err(failed("ask for the room that is left"))?;
+        self.with("remove what an interrupted update left", swap::clear)?;
+        let free = self.with("ask for the room that is left", |root, _| root.free())?;
         if free < bytes.saturating_add(MARGIN) {
             return Err(DeployError::NoRoom);
         }
-        let open = || -> std::io::Result<Root> {
+        let tree = self.with("begin a tree beside the system", |root, record| {
             let attributes = Attributes::of(root)?;
-            let tree = swap::staging(root)?.make_child(swap::NEW)?;
-            if is_full {
-                attributes.give(&tree)?;
-            } else {
+            let tree = swap::staging(root, record)?.make_child(swap::NEW)?;
+            if !is_full {
                 links::link(root, &tree)?;
             }
+            attributes.give(&tree)?;
             Ok(tree)
-        };
-        let tree = open().map_err(failed("begin a tree beside the system"))?;
+        })?;
         self.tree = Some(tree);
         Ok(())
     }
@@ -83,21 +95,16 @@ impl Deployment for Beside {
     }
 
     fn seal(&mut self) -> Result<(), DeployError> {
-        self.root()?
-            .sync()
-            .map_err(failed("write the new system to the disk"))
+        self.with("write the new system to the disk", |root, _| root.sync())
     }
 
     fn commit(&mut self) -> Result<(), DeployError> {
         self.tree = None;
-        swap::swap(self.root()?).map_err(failed("put the new system in the place of the old one"))
+        self.with("put the new system in the place of the old one", swap::swap)
     }
 
     fn finish(&mut self) -> Result<(), DeployError> {
-        let root = self.root()?;
-        swap::clear(root).map_err(failed("remove the old system"))?;
-        root.sync()
-            .map_err(failed("write the system to the disk"))?;
+        self.with("remove the old system", swap::clear)?;
         self.put_away()
     }
 
@@ -106,9 +113,7 @@ impl Deployment for Beside {
         if self.root.is_none() {
             return Ok(());
         }
-        let cleared = self
-            .root()
-            .and_then(|root| swap::clear(root).map_err(failed("remove what was prepared")));
+        let cleared = self.with("remove what was prepared", swap::clear);
         self.put_away()?;
         cleared
     }
@@ -121,7 +126,11 @@ impl Deployment for Beside {
         }
     }
 
-    fn is_committing(&mut self) -> Result<bool, DeployError> {
-        swap::is_under_way(self.root()?).map_err(failed("look for an interrupted update"))
+    fn state(&mut self) -> Result<State, DeployError> {
+        Ok(match self.stage()? {
+            Stage::Nothing => State::Nothing,
+            Stage::New => State::Prepared,
+            Stage::UnderWay | Stage::Placed => State::Committing,
+        })
     }
 }

@@ -24,6 +24,7 @@ use crate::storage::{self, Image, Storage, SystemError};
 use beside::Beside;
 use new_image::NewImage;
 use slot::Slot;
+use swap::Record;
 
 /// A new system that is being prepared, and then takes the place of the old one.
 ///
@@ -57,8 +58,8 @@ pub trait Deployment: std::fmt::Debug {
     /// After a failure: leaves nothing mounted, and everything else as it is.
     fn put_away(&mut self) -> Result<(), DeployError>;
 
-    /// Whether [`commit`](Self::commit) has begun to change the system.
-    fn is_committing(&mut self) -> Result<bool, DeployError>;
+    /// How far it has got, as is seen from what is there.
+    fn state(&mut self) -> Result<State, DeployError>;
 
     /// The slot that is changed, where there are slots.
     fn slot(&self) -> Result<Option<SlotName>, DeployError> {
@@ -67,6 +68,17 @@ pub trait Deployment: std::fmt::Debug {
 
     /// Goes on with what another process sealed for this slot.
     fn resume(&mut self, _slot: Option<SlotName>) {}
+}
+
+/// How far a new system has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// There is none, or nothing is to be done for it any more.
+    Nothing,
+    /// It waits to be put in place; the old one is whole.
+    Prepared,
+    /// It is being put in place, and must be to the end.
+    Committing,
 }
 
 /// Why a new system cannot be prepared or put in place.
@@ -173,5 +185,10 @@ pub fn prepared(
         let image = NewImage::new(mounted.clone(), names.clone(), *size);
         return Ok(Some(Box::new(image)));
     }
-    Ok(live(settings)?.map(|storage| Box::new(Beside::new(storage)) as Box<dyn Deployment>))
+    let Some(storage) = live(settings)? else {
+        return Ok(None);
+    };
+    let data = Root::open(settings.data.as_std_path())
+        .map_err(|error| storage::failed("open", &settings.data, error))?;
+    Ok(Some(Box::new(Beside::new(storage, Record::new(data)))))
 }

@@ -8,7 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use system_image_delta::Root;
 use system_image_durable as durable;
 
-use super::{DeployError, Deployment, failed};
+use super::{DeployError, Deployment, State, failed};
 use crate::config::Mounted;
 use crate::storage::{Image, Storage};
 
@@ -98,8 +98,13 @@ impl Deployment for NewImage {
         }
     }
 
-    fn is_committing(&mut self) -> Result<bool, DeployError> {
-        Ok(!self.new.exists())
+    fn state(&mut self) -> Result<State, DeployError> {
+        // Put in place, and not noted: nothing is lost if it is made once more.
+        Ok(if self.new.exists() {
+            State::Prepared
+        } else {
+            State::Nothing
+        })
     }
 }
 

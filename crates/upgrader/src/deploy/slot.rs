@@ -17,7 +17,7 @@ use system_image_slots::{
 use system_image_tree::manifest::{self, ManifestError};
 use system_image_tree::mirror;
 
-use super::{DeployError, Deployment, failed};
+use super::{DeployError, Deployment, State, failed};
 use crate::config::{BootLoader, Mounted, SlotAt, Slots};
 use crate::log;
 use crate::storage::{self, Storage};
@@ -204,9 +204,9 @@ impl Deployment for Slot {
         }
     }
 
-    fn is_committing(&mut self) -> Result<bool, DeployError> {
+    fn state(&mut self) -> Result<State, DeployError> {
         // One step, which has been taken or not: the running system is whole either way.
-        Ok(false)
+        Ok(State::Prepared)
     }
 
     fn slot(&self) -> Result<Option<SlotName>, DeployError> {

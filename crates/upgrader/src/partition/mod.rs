@@ -157,10 +157,7 @@ impl Image {
 
     /// Calls `take` with the image's pieces, in order, each with its place on the partition. What a
     /// sparse image does not care for is left out.
-    fn each(
-        &self,
-        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), PartitionError>,
-    ) -> Result<(), PartitionError> {
+    fn each(&self, take: Take<'_>) -> Result<(), PartitionError> {
         let failed = |source| PartitionError::Image {
             name: self.name.clone(),
             source,
@@ -186,6 +183,9 @@ impl Image {
         Ok(())
     }
 }
+
+/// Takes a piece of an image with its place on the partition.
+type Take<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), PartitionError>;
 
 /// Opens a block device for itself, so that nothing that is mounted is written to; or a file that
 /// stands for one.

@@ -67,19 +67,15 @@ const PATIENCE: (u32, Duration) = (1500, Duration::from_millis(200));
 /// The device and its mount point.
 #[derive(Debug)]
 pub(super) struct Device {
-    device: Utf8PathBuf,
+    path: Utf8PathBuf,
     mountpoint: Utf8PathBuf,
     filesystem: Filesystem,
 }
 
 impl Device {
-    pub(super) fn new(
-        device: Utf8PathBuf,
-        mountpoint: Utf8PathBuf,
-        filesystem: Filesystem,
-    ) -> Self {
+    pub(super) fn new(path: Utf8PathBuf, mountpoint: Utf8PathBuf, filesystem: Filesystem) -> Self {
         Self {
-            device,
+            path,
             mountpoint,
             filesystem,
         }
@@ -95,9 +91,9 @@ impl Device {
     }
 
     fn mount_with(&self, flags: MountFlags) -> Result<Root, SystemError> {
-        let (device, mountpoint) = (self.device.as_std_path(), self.mountpoint.as_std_path());
+        let (device, mountpoint) = (self.path.as_std_path(), self.mountpoint.as_std_path());
         mount(device, mountpoint, self.filesystem.name(), flags, None)
-            .map_err(|error| failed("mount", &self.device, error.into()))?;
+            .map_err(|error| failed("mount", &self.path, error.into()))?;
         Root::open(mountpoint).map_err(|error| failed("open", &self.mountpoint, error))
     }
 
@@ -109,23 +105,23 @@ impl Device {
             let opened = File::options()
                 .read(true)
                 .custom_flags(OFlags::EXCL.bits().cast_signed())
-                .open(&self.device);
+                .open(&self.path);
             match opened {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::ResourceBusy => {
-                    return Err(failed("open", &self.device, error));
+                    return Err(failed("open", &self.path, error));
                 }
                 Err(_) => {}
             }
             if attempt == 0 {
                 log(&format!(
                     "waiting for another program to let go of `{}`",
-                    self.device
+                    self.path
                 ));
             }
             sleep(pause);
         }
-        let device = self.device.clone();
+        let device = self.path.clone();
         Err(SystemError::Busy { device })
     }
 
@@ -141,14 +137,14 @@ impl Device {
             match (mount.number == number, mount.on == mountpoint) {
                 (true, true) => here = true,
                 (true, false) => {
-                    let device = self.device.clone();
+                    let device = self.path.clone();
                     return Err(SystemError::InUse {
                         device,
                         mountpoint: mount.on,
                     });
                 }
                 (false, true) => {
-                    let (device, mountpoint) = (self.device.clone(), mountpoint);
+                    let (device, mountpoint) = (self.path.clone(), mountpoint);
                     return Err(SystemError::Occupied { device, mountpoint });
                 }
                 (false, false) => {}
@@ -160,11 +156,11 @@ impl Device {
     /// The device's number as mount tables write it.
     fn number(&self) -> Result<String, SystemError> {
         let meta = self
-            .device
+            .path
             .metadata()
-            .map_err(|error| failed("find", &self.device, error))?;
+            .map_err(|error| failed("find", &self.path, error))?;
         if !meta.file_type().is_block_device() {
-            let path = self.device.clone();
+            let path = self.path.clone();
             return Err(SystemError::Kind {
                 path,
                 wanted: "block device",
@@ -196,25 +192,25 @@ impl Storage for Device {
     }
 
     fn capacity(&self) -> Result<Option<u64>, SystemError> {
-        let size = File::open(&self.device).and_then(|mut device| device.seek(SeekFrom::End(0)));
-        let size = size.map_err(|error| failed("ask for the size of", &self.device, error))?;
+        let size = File::open(&self.path).and_then(|mut device| device.seek(SeekFrom::End(0)));
+        let size = size.map_err(|error| failed("ask for the size of", &self.path, error))?;
         Ok(Some(size))
     }
 
     fn format(&self) -> Result<(), SystemError> {
         self.leave()?;
         self.wait_until_free()?;
-        run(self.filesystem.maker(), &self.device)?;
-        File::open(&self.device)
+        run(self.filesystem.maker(), &self.path)?;
+        File::open(&self.path)
             .and_then(|device| device.sync_all())
-            .map_err(|error| failed("sync", &self.device, error))
+            .map_err(|error| failed("sync", &self.path, error))
     }
 
     fn mount(&self) -> Result<Root, SystemError> {
         self.leave()?;
         self.wait_until_free()?;
         if let Some(checker) = self.filesystem.checker() {
-            run(checker, &self.device)?;
+            run(checker, &self.path)?;
         }
         self.mount_with(MountFlags::empty())
     }

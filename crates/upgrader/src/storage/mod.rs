@@ -152,7 +152,7 @@ pub fn slot(at: &SlotAt, slot: &str) -> Result<Box<dyn Storage>, SystemError> {
     }
 }
 
-fn failed(action: &'static str, path: &Utf8Path, source: io::Error) -> SystemError {
+pub(crate) fn failed(action: &'static str, path: &Utf8Path, source: io::Error) -> SystemError {
     SystemError::Io {
         action,
         path: path.to_owned(),
