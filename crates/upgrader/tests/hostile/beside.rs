@@ -294,7 +294,7 @@ fn data() -> Vec<Case> {
                 file("data/b"),
             ],
         )
-        .as_root(),
+        .for_root(),
         applied(
             "user data: the root's mode and owner",
             &[("data/own", File(b"own"))],

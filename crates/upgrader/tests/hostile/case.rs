@@ -92,7 +92,7 @@ pub(crate) fn confined(name: &'static str, entries: &[Entry]) -> Case {
 }
 
 impl Case {
-    pub(crate) fn as_root(mut self) -> Self {
+    pub(crate) fn for_root(mut self) -> Self {
         self.needs_root = true;
         self
     }

@@ -11,7 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn conflicts() -> Vec<Case> {
     let file = |name: &str| Entry::file(name, "hostile");
     let global = |key, value: &[u8]| Entry::new("global", b'g', records_of(&[(key, value)]));
-    let block = |text: &[u8]| file("system/x").after(Entry::new("pax", b'x', text));
+    let block = |text: &[u8]| file("system/x").after(&Entry::new("pax", b'x', text));
     let crowd: Vec<(String, Vec<u8>)> = (0..3)
         .map(|n| (format!("SCHILY.xattr.user.{n}"), vec![b'x'; 400_000]))
         .collect();
@@ -175,7 +175,7 @@ fn numbers() -> Vec<Case> {
             "the largest owner",
             &[file().pax(&[("uid", b"4294967294"), ("gid", b"4294967294")])],
         )
-        .as_root(),
+        .for_root(),
         refused("a mode of letters", "mode", &[file().put(100, "rw-r--r-")]),
         like_tar(
             "bits beyond the mode",
@@ -251,8 +251,8 @@ fn kinds() -> Vec<Case> {
             "the oldest form of a directory",
             &[Entry::new("system/x/", 0, "")],
         )
-        .as_root(),
-        like_tar("a device", &[Entry::device("system/b")]).as_root(),
+        .for_root(),
+        like_tar("a device", &[Entry::device("system/b")]).for_root(),
         applied(
             "a device that is written over",
             &[("cache/system/b", File(b"x"))],
@@ -270,7 +270,7 @@ fn kinds() -> Vec<Case> {
                 Entry::file("system/h", "x"),
             ],
         )
-        .as_root(),
+        .for_root(),
         refused(
             "a device of an impossible number",
             "device number",
@@ -338,13 +338,13 @@ fn attributes() -> Vec<Case> {
             "security.capability",
             &file("SCHILY.xattr.security.capability", b"x"),
         )
-        .as_root(),
+        .for_root(),
         unfit(
             "an attribute of the kernel's own",
             "system.hostile",
             &file("SCHILY.xattr.system.hostile", b"x"),
         )
-        .as_root(),
+        .for_root(),
         applied(
             "a strange name",
             &[("cache/system/x", File(b"x"))],

@@ -138,12 +138,11 @@ impl Lab {
             _ => Err(format!("{code:?}: {log}")),
         };
         match &case.end {
-            End::Refused(words) => is_refused(words),
             End::Unfit(words) if self.is_direct => match code {
                 Some(3) if log.contains(words) => Ok(()),
                 _ => Err(format!("{code:?} without `{words}`: {log}")),
             },
-            End::Unfit(words) => is_refused(words),
+            End::Refused(words) | End::Unfit(words) => is_refused(words),
             End::Applied(there) => is_well().and_then(|()| {
                 there
                     .iter()

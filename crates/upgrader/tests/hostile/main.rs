@@ -5,6 +5,11 @@
 //! Around the device there is a tree that nothing may touch. What is refused leaves the device as it was,
 //! and after each of them the next good update works.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+#![allow(clippy::too_many_lines, reason = "a corpus is a list")]
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    reason = "a path in quotes is a string of TOML"
+)]
 
 mod beside;
 mod case;

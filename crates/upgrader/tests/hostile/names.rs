@@ -95,7 +95,7 @@ fn strange() -> Vec<Case> {
     let longer = [b"system/".as_slice(), &[b'n'; 256]].concat();
     let deep = vec!["d".repeat(200); 18].join("/");
     let deep = format!("system/{deep}/x");
-    let endless = ["d"; 3000].join("/");
+    let endless = vec!["d"; 3000].join("/");
     vec![
         like_tar("doubled slashes and dots", &[file(b"./system//./etc///x")]),
         like_tar(

@@ -101,16 +101,16 @@ impl Entry {
     /// Puts a long name (`L`) or link target (`K`) in front.
     pub(crate) fn long(self, flag: u8, text: impl AsRef<[u8]>) -> Self {
         let text = [text.as_ref(), b"\0"].concat();
-        self.after(Self::new("././@LongLink", flag, text))
+        self.after(&Self::new("././@LongLink", flag, text))
     }
 
     /// Puts pax records in front.
     pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
-        self.after(Self::new("pax", b'x', records_of(records)))
+        self.after(&Self::new("pax", b'x', records_of(records)))
     }
 
     /// Puts another member's bytes in front.
-    pub(crate) fn after(mut self, other: Self) -> Self {
+    pub(crate) fn after(mut self, other: &Self) -> Self {
         self.before.extend(other.bytes());
         self
     }
@@ -137,7 +137,7 @@ pub(crate) fn records_of(records: &[(&str, &[u8])]) -> Vec<u8> {
     let record = |(key, value): &(&str, &[u8])| {
         let rest = key.len() + value.len() + 3;
         let fits = |digits: &usize| (rest + digits).to_string().len() == *digits;
-        let len = rest + (1..).find(fits).unwrap();
+        let len = rest + (1..8).find(fits).unwrap();
         [format!("{len} {key}=").as_bytes(), value, b"\n"].concat()
     };
     records.iter().flat_map(record).collect()
