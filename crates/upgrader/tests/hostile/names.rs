@@ -240,6 +240,11 @@ fn reserved() -> Vec<Case> {
             &[file("data/.system-image/partitions/boot")],
         ),
         refused(
+            "the note of an upgrader",
+            RESERVED,
+            &[file("data/.system-image.top/x")],
+        ),
+        refused(
             "the name of what is incomplete",
             RESERVED,
             &[file(&format!("system/etc/{part}"))],
