@@ -299,6 +299,7 @@ fn data() -> Vec<Case> {
             "user data: the root's mode and owner",
             &[("data/own", File(b"own"))],
             &[Entry::dir("data/").mode(0)],
-        ),
+        )
+        .for_root(),
     ]
 }
