@@ -96,6 +96,21 @@ fn the_downloaders_page_works_as_written() {
 }
 
 #[test]
+fn the_integrators_page_works_as_written() {
+    let said = run("integrator.md");
+    for part in [
+        "ok       the system",
+        "\"outcome\": \"installed\"",
+        "\n42\none\n",
+        "ok       the slot `b`",
+        "trial    b, 3 tries left\nnext     b\n",
+        "running  b\ndefault  b\nnext     b\n",
+    ] {
+        assert!(said.contains(part), "{part} is missing in {said}");
+    }
+}
+
+#[test]
 fn every_page_that_is_linked_exists() {
     let root = docs().join("..");
     let mut pages = vec![

@@ -14,7 +14,7 @@ fn units(place: &Path) -> Vec<PathBuf> {
         let from = entry.unwrap().path();
         let unit = matches!(
             from.extension().and_then(|kind| kind.to_str()),
-            Some("service" | "socket" | "timer")
+            Some("service" | "socket" | "timer" | "path")
         );
         if !unit {
             continue;

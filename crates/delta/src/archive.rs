@@ -6,7 +6,7 @@
 
 use std::io::{self, Read};
 
-use system_image_tree::{LOST_AND_FOUND, PART_NAME, STAGING_NAME};
+use system_image_tree::{LOST_AND_FOUND, PART_NAME, is_own};
 
 use crate::apply::Sink;
 use crate::path::{MemberPath, PathError, Shown};
@@ -264,8 +264,7 @@ fn route(path: &MemberPath) -> Route {
 /// Whether a path below the root of a tree has a name that is kept for what is incomplete.
 fn is_reserved(below: &MemberPath) -> bool {
     let mut parts = below.as_bytes().split(|&b| b == b'/');
-    let is_staging = parts.clone().next() == Some(STAGING_NAME.as_bytes());
-    is_staging || parts.any(|part| part == PART_NAME.as_bytes())
+    parts.clone().next().is_some_and(is_own) || parts.any(|part| part == PART_NAME.as_bytes())
 }
 
 fn is_removed(header: &Header) -> bool {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use system_image_tree::root::is_absent;
-use system_image_tree::{Root, STAGING_NAME};
+use system_image_tree::{Root, STAGING_NAME, is_own};
 
 use crate::archive::RESERVED;
 use crate::path::MemberPath;
@@ -113,9 +113,9 @@ impl<'a> Parents<'a> {
         Ok(())
     }
 
-    /// Refuses the staging directory's name, where a link has led to the top.
+    /// Refuses an upgrader's own names, where a link has led to the top.
     pub(crate) fn keep_off(&self, directory: &OwnedFd, name: &[u8]) -> io::Result<()> {
-        if name == STAGING_NAME.as_bytes() && identity(directory)? == identity(self.root)? {
+        if is_own(name) && identity(directory)? == identity(self.root)? {
             return Err(io::Error::other(RESERVED));
         }
         Ok(())

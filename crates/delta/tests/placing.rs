@@ -335,6 +335,7 @@ fn no_link_leads_to_what_an_upgrader_prepares() {
     for archive in [
         file("l/.system-image"),
         file("l/.system-image/ready/etc/x"),
+        file("l/.system-image.top/x"),
         file("l/l/.system-image/partitions/boot"),
         into(Tree::default()).file("l/boot", "hostile").tar(),
         into(Tree::default().dir("z"))

@@ -37,6 +37,14 @@ pub const PART_NAME: &str = ".system-image.part";
 /// It is no part of any tree.
 pub const STAGING_NAME: &str = ".system-image";
 
+/// The file among user data in which an upgrader notes what the top of the system must have in the end.
+pub const TOP_NAME: &str = ".system-image.top";
+
+/// Whether a name at the top of a file system is an upgrader's own.
+pub fn is_own(name: &[u8]) -> bool {
+    name == STAGING_NAME.as_bytes() || name == TOP_NAME.as_bytes()
+}
+
 /// What ext2 to ext4 keep at their top for themselves.
 pub const LOST_AND_FOUND: &str = "lost+found";
 

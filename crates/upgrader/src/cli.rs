@@ -53,7 +53,7 @@ pub enum Action {
     ///
     /// To be run late at each start. Without a trial it does nothing. Exit status: 0 when the running slot
     /// stays, 1 when a health check failed: restart then, so that the next try begins, or the old slot
-    /// boots.
+    /// boots; 2 when that could not be found out, which is no reason to restart.
     Confirm,
     /// Go back to the system in the other slot at the next start
     RollBack,

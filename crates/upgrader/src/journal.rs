@@ -160,6 +160,11 @@ impl Journal {
         durable::remove(&self.records)
     }
 
+    /// Removes records whose command file is gone, as a cut at the very end leaves them.
+    pub fn sweep(&self) -> io::Result<()> {
+        durable::remove(&self.records)
+    }
+
     /// Puts the new command file aside, which was refused.
     pub fn refuse(&self) -> io::Result<()> {
         rename(self.path.as_std_path(), self.refused.as_std_path())

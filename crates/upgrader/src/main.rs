@@ -15,6 +15,9 @@ use system_image_upgrader::progress::Form;
 use system_image_upgrader::run::{Failure, refuse, run};
 use system_image_upgrader::{check, log, trial};
 
+/// Whether the running slot is well could not be found out.
+const UNKNOWN: u8 = 2;
+
 /// The system is mixed: run this again before booting it.
 const INTERRUPTED: u8 = 3;
 
@@ -32,7 +35,9 @@ fn main() -> ExitCode {
         (Some(Action::Status { json }), _) => {
             settings.and_then(|settings| trial::status(&settings, json))
         }
-        (Some(Action::Confirm), _) => settings.and_then(|settings| trial::confirm(&settings)),
+        (Some(Action::Confirm), _) => {
+            return confirmed(settings.and_then(|settings| trial::confirm(&settings)));
+        }
         (Some(Action::RollBack), _) => settings.and_then(|settings| trial::roll_back(&settings)),
         (None, None) => Ok(()),
     };
@@ -42,6 +47,18 @@ fn main() -> ExitCode {
             tell(&error);
             ExitCode::FAILURE
         }
+    }
+}
+
+fn confirmed(done: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
+    };
+    tell(&error);
+    if error.is::<trial::Unwell>() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::from(UNKNOWN)
     }
 }
 

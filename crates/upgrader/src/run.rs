@@ -144,6 +144,9 @@ impl Run<'_> {
         let fresh = self.journal.fresh().context("cannot read the command file");
         let mut fresh = fresh.map_err(|error| self.refused(None, error))?;
         let Some(begun) = begun else {
+            if let Err(error) = self.journal.sweep() {
+                log(&format!("cannot remove an old journal: {error}"));
+            }
             let missing = || Failure::Refused(anyhow!("there is no command file"));
             return self.start(&fresh.ok_or_else(missing)?, form, out);
         };

@@ -32,6 +32,11 @@ struct Failed {
     reason: String,
 }
 
+/// The running slot is being tried, and a health check failed: the next try is to begin.
+#[derive(Debug, thiserror::Error)]
+#[error("slot {0} is not confirmed")]
+pub struct Unwell(SlotName);
+
 fn slots(settings: &Settings) -> anyhow::Result<&Slots> {
     settings.slots().context("this device has no slots")
 }
@@ -84,6 +89,9 @@ fn matter(running: &SlotName, boot: &Boot) -> Matter {
 }
 
 /// Confirms the running slot, or says that another one did not prove itself.
+///
+/// The error has [`Unwell`] in it if the device is to be started again. Nothing else is a reason for that:
+/// it would not end where no slot is being tried.
 pub fn confirm(settings: &Settings) -> anyhow::Result<()> {
     let slots = slots(settings)?;
     let running = slot::running(slots)?;
@@ -98,7 +106,7 @@ pub fn confirm(settings: &Settings) -> anyhow::Result<()> {
                     reason: format!("{error:#}"),
                 };
                 write_record(&record, &failed);
-                return Err(error.context(format!("slot {running} is not confirmed")));
+                return Err(error.context(Unwell(running)));
             }
             control.confirm(&running)?;
             durable::remove(&record).context("cannot remove an old record")?;

@@ -118,6 +118,14 @@ fn a_full_installation_killed_anywhere_is_completed() {
 }
 
 #[test]
+fn a_journal_whose_command_file_is_gone_is_removed() {
+    let device = device();
+    device.drop_file("ubuntu_command.journal", "of long ago");
+    assert_eq!(device.upgrade().status.code(), Some(1));
+    assert_eq!(device.dropped(), [] as [&str; 0]);
+}
+
+#[test]
 fn deltas_killed_anywhere_are_completed() {
     let prepare = |device: &Device| {
         device.full(&version(1));

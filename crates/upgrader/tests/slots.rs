@@ -356,6 +356,8 @@ fn a_device_that_does_not_know_its_slot_refuses() {
         "{}",
         said(&output)
     );
+    // Nobody starts the device again for that, which would never end.
+    assert_eq!(slotted.confirm().status.code(), Some(2));
 }
 
 #[test]

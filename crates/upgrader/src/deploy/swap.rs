@@ -20,7 +20,7 @@ use std::os::fd::AsFd;
 use system_image_delta::Root;
 use system_image_tree::attributes::Attributes;
 use system_image_tree::files::Access;
-use system_image_tree::{PART_NAME, STAGING_NAME, is_apart, remove};
+use system_image_tree::{PART_NAME, STAGING_NAME, TOP_NAME, is_apart, remove};
 
 /// A tree that is being prepared.
 pub const NEW: &str = "new";
@@ -29,7 +29,7 @@ const PLACING: &str = "placing";
 const OLD: &str = "old";
 
 /// The record's name among user data.
-pub const RECORD: &str = ".system-image.top";
+pub const RECORD: &str = TOP_NAME;
 
 /// Longest record that is read, in bytes.
 const MAX_RECORD: u64 = 256 << 10;
