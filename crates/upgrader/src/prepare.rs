@@ -296,7 +296,8 @@ fn beside(
                 system: deployment.tree(),
                 data: Some(&payload),
             };
-            let bytes = apply(run, tarball, places, stage, told)?;
+            // The only time that it is unpacked.
+            let bytes = apply(run, tarball, places, stage, told, 2)?;
             Ok(((), bytes))
         })?;
     }
@@ -314,17 +315,19 @@ fn beside(
 }
 
 /// Lays a tarball over trees, and logs what it did. Returns the bytes written.
+///
+/// `share` is how often its bytes count for the progress, to which each tarball adds twice.
 pub fn apply(
     run: &Run<'_>,
     tarball: &Tarball,
     places: Places<'_>,
     stage: &Stage,
     told: &mut Told<'_>,
+    share: u64,
 ) -> anyhow::Result<u64> {
     let settings = run.settings;
-    // Told once for its signature, and once while it is unpacked.
     let mut taker = Taker::new(stage, tarball.name());
-    let mut read = |bytes| told.progress.add(2 * bytes);
+    let mut read = |bytes| told.progress.add(share * bytes);
     let applied = tarball.apply(
         places,
         settings.limits,

@@ -173,7 +173,8 @@ fn update(
             system: root,
             data: Some(stage.data()),
         };
-        let bytes = apply(run, tarball, places, stage, told)?;
+        // It was unpacked once before, to be checked.
+        let bytes = apply(run, tarball, places, stage, told, 1)?;
         // Before anything says that it is done.
         root.sync().context("cannot write the system to the disk")?;
         stage
