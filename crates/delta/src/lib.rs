@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod archive;
 mod parents;
+pub mod patch;
 pub mod path;
 mod place;
 pub mod route;

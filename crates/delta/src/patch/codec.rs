@@ -1,0 +1,91 @@
+//! In which form members of an image are packed, precisely enough to pack them again.
+
+use std::io;
+
+use crate::patch::varint;
+
+/// How a member is packed: the program that did it, and what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// Not at all: the bytes as they are.
+    Stored,
+    /// A Zstandard frame by libzstd 1.5.4 through its interface for several threads.
+    Zstd {
+        /// Level, 1 to 19.
+        level: u8,
+        /// Whether a checksum follows the content.
+        checksum: bool,
+    },
+    /// The legacy frame of LZ4 without an end, as the kernel's build makes it with `lz4 -l`.
+    Lz4Legacy {
+        /// Level, 3 to 12.
+        level: u8,
+    },
+}
+
+/// Why a member cannot be unpacked or packed again.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// The patch asks for what nobody knows.
+    #[error("the patch names an unknown way of packing")]
+    Unknown,
+    /// The bytes are not what they should be.
+    #[error("a member cannot be unpacked: {0}")]
+    Unpack(&'static str),
+    /// The library failed.
+    #[error("a member cannot be packed again: {0}")]
+    Pack(&'static str),
+    /// The packed member cannot be read.
+    #[error("cannot read a packed member")]
+    Read(#[source] io::Error),
+}
+
+/// Largest level that zstd has without windows beyond those that every decoder takes.
+const ZSTD_LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
+
+/// Levels of LZ4's slow packer.
+const LZ4_LEVELS: std::ops::RangeInclusive<u8> = 3..=12;
+
+impl Codec {
+    /// What an applier must be able to do for packing members in this way again.
+    pub const fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Stored => None,
+            Self::Zstd { .. } => Some("pack-zstd-1.5.4"),
+            Self::Lz4Legacy { .. } => Some("pack-lz4-hc"),
+        }
+    }
+
+    /// Appends the form that stands in a patch.
+    pub fn put(self, out: &mut Vec<u8>) {
+        let numbers: &[u64] = match self {
+            Self::Stored => &[0],
+            Self::Zstd { level, checksum } => &[1, level.into(), checksum.into()],
+            Self::Lz4Legacy { level } => &[2, level.into()],
+        };
+        for &number in numbers {
+            varint::put(out, number);
+        }
+    }
+
+    /// Reads that form.
+    pub fn get<E: From<CodecError>>(mut number: impl FnMut() -> Result<u64, E>) -> Result<Self, E> {
+        let level = |number: u64, range: std::ops::RangeInclusive<u8>| {
+            let level = u8::try_from(number).ok();
+            level
+                .filter(|level| range.contains(level))
+                .ok_or(CodecError::Unknown)
+        };
+        Ok(match number()? {
+            0 => Self::Stored,
+            1 => Self::Zstd {
+                level: level(number()?, ZSTD_LEVELS)?,
+                checksum: level(number()?, 0..=1)? == 1,
+            },
+            2 => Self::Lz4Legacy {
+                level: level(number()?, LZ4_LEVELS)?,
+            },
+            _ => return Err(CodecError::Unknown.into()),
+        })
+    }
+}

@@ -1,0 +1,30 @@
+//! Patches: one exact base turned into one exact target, both named by digest, as
+//! `docs/formats/patch.md` has it.
+//!
+//! In: a patch, read once from front to back, and its base, read at random. Out: the target, in
+//! order, each block of it checked before it is handed on. Nothing here knows what the bytes mean:
+//! what stood where, and which member of an archive was packed by which program, the builder found
+//! out and wrote down. What a patch may take in memory and work stands in its header, is compared
+//! with what the device allows, and is held to.
+
+mod apply;
+mod base;
+mod blocks;
+pub mod codec;
+pub mod header;
+mod pages;
+mod remake;
+mod space;
+mod streams;
+mod unpack;
+pub mod varint;
+mod view;
+
+pub use apply::{Applied, ApplyError, Limits, Patch};
+pub use base::ReadAt;
+pub use blocks::Output;
+pub use codec::{Codec, CodecError};
+pub use header::{Header, HeaderError, Identity};
+pub use remake::Remaker;
+pub use streams::{PatchReadError, Stream};
+pub use unpack::Unpacker;

@@ -1,0 +1,71 @@
+//! Plain bytes of packed members that are kept for the next copy, as many as there is memory for.
+
+use std::collections::HashMap;
+
+/// Length of a page in bytes.
+pub(crate) const PAGE: usize = 1 << 20;
+
+/// A page of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    /// The view.
+    pub(crate) view: usize,
+    /// Which page of it.
+    pub(crate) page: u64,
+}
+
+struct Page {
+    bytes: Vec<u8>,
+    used: u64,
+}
+
+/// The pages that are kept; the one that was used least recently goes first.
+#[derive(Default)]
+pub(crate) struct Pages {
+    pages: HashMap<Key, Page>,
+    most: usize,
+    clock: u64,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Pages {
+    /// Sets for how many pages there is room.
+    pub(crate) fn limit(&mut self, most: usize) {
+        self.most = most.max(1);
+        while self.pages.len() > self.most {
+            self.drop_oldest();
+        }
+        self.spare.clear();
+    }
+
+    pub(crate) fn get(&mut self, key: Key) -> Option<&[u8]> {
+        self.clock += 1;
+        let page = self.pages.get_mut(&key)?;
+        page.used = self.clock;
+        Some(&page.bytes)
+    }
+
+    /// Room for a page, emptied.
+    pub(crate) fn room(&mut self) -> Vec<u8> {
+        while self.pages.len() >= self.most {
+            self.drop_oldest();
+        }
+        self.spare.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn put(&mut self, key: Key, bytes: Vec<u8>) {
+        self.clock += 1;
+        let used = self.clock;
+        self.pages.insert(key, Page { bytes, used });
+    }
+
+    fn drop_oldest(&mut self) {
+        let oldest = self.pages.iter().min_by_key(|(_, page)| page.used);
+        if let Some((&key, _)) = oldest
+            && let Some(mut page) = self.pages.remove(&key)
+        {
+            page.bytes.clear();
+            self.spare.push(page.bytes);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Packs a member again, to the very bytes that its maker made: by the same library, told the same.
+
+use lz4::block::CompressionMode;
+use zstd_safe::zstd_sys::ZSTD_EndDirective;
+use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
+
+use crate::patch::codec::{Codec, CodecError};
+use crate::patch::unpack::{LZ4_BLOCK, LZ4_MAGIC};
+
+/// How much is packed at once, in bytes.
+const AT_ONCE: usize = 128 << 10;
+
+/// What zstd's encoder takes at a level in bytes, measured with input in the tens of megabytes:
+/// the interface for threads keeps an input of several windows and the output of two jobs.
+const ZSTD_MEMORY: [(u8, u64); 3] = [(9, 76 << 20), (12, 100 << 20), (19, 320 << 20)];
+
+/// A member on its way into its packing.
+#[derive(Debug)]
+pub struct Remaker(Form);
+
+enum Form {
+    Stored,
+    Zstd(CCtx<'static>),
+    Lz4 {
+        level: u8,
+        begun: bool,
+        plain: Vec<u8>,
+    },
+}
+
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "Stored",
+            Self::Zstd(_) => "Zstd",
+            Self::Lz4 { .. } => "Lz4",
+        })
+    }
+}
+
+impl Remaker {
+    /// Begins with a member of `len` plain bytes.
+    pub fn new(codec: Codec, len: u64) -> Result<Self, CodecError> {
+        Ok(Self(match codec {
+            Codec::Stored => Form::Stored,
+            Codec::Zstd { level, checksum } => {
+                let mut context = CCtx::try_create().ok_or(CodecError::Pack("no memory"))?;
+                for parameter in [
+                    CParameter::CompressionLevel(level.into()),
+                    CParameter::NbWorkers(1),
+                    CParameter::ChecksumFlag(checksum),
+                ] {
+                    context.set_parameter(parameter).map_err(zstd_pack)?;
+                }
+                context.set_pledged_src_size(Some(len)).map_err(zstd_pack)?;
+                Form::Zstd(context)
+            }
+            Codec::Lz4Legacy { level } => Form::Lz4 {
+                level,
+                begun: false,
+                plain: Vec::new(),
+            },
+        }))
+    }
+
+    /// What packing a member of `len` plain bytes takes in memory, in bytes.
+    pub fn memory(codec: Codec, len: u64) -> u64 {
+        match codec {
+            Codec::Stored => 0,
+            Codec::Zstd { level, .. } => {
+                let found = ZSTD_MEMORY.iter().find(|(most, _)| level <= *most);
+                let (_, most) = found.expect("the last is the largest level");
+                // Less than a job needs no more than its input, its tables and its output.
+                (*most).min(len.saturating_mul(4).saturating_add(16 << 20))
+            }
+            Codec::Lz4Legacy { .. } => 2 * (LZ4_BLOCK as u64) + (512 << 10),
+        }
+    }
+
+    /// Takes plain bytes and appends what is packed of them so far.
+    pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+        match &mut self.0 {
+            Form::Stored => out.extend_from_slice(bytes),
+            Form::Zstd(context) => {
+                while !bytes.is_empty() {
+                    let (took, _) =
+                        zstd_step(context, bytes, out, ZSTD_EndDirective::ZSTD_e_continue)?;
+                    bytes = &bytes[took..];
+                }
+            }
+            Form::Lz4 {
+                level,
+                begun,
+                plain,
+            } => {
+                while !bytes.is_empty() {
+                    let len = bytes.len().min(LZ4_BLOCK - plain.len());
+                    plain.extend_from_slice(&bytes[..len]);
+                    bytes = &bytes[len..];
+                    if plain.len() == LZ4_BLOCK {
+                        lz4_block(*level, begun, plain, out)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the rest.
+    pub fn finish(self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        match self.0 {
+            Form::Stored => Ok(()),
+            Form::Zstd(mut context) => loop {
+                let (_, left) = zstd_step(&mut context, &[], out, ZSTD_EndDirective::ZSTD_e_end)?;
+                if left == 0 {
+                    return Ok(());
+                }
+            },
+            Form::Lz4 {
+                level,
+                mut begun,
+                mut plain,
+            } => lz4_block(level, &mut begun, &mut plain, out),
+        }
+    }
+}
+
+fn zstd_pack(code: usize) -> CodecError {
+    CodecError::Pack(zstd_safe::get_error_name(code))
+}
+
+/// One call; how much was taken, and how much is left to come out.
+fn zstd_step(
+    context: &mut CCtx<'static>,
+    bytes: &[u8],
+    out: &mut Vec<u8>,
+    how: ZSTD_EndDirective,
+) -> Result<(usize, usize), CodecError> {
+    let before = out.len();
+    out.resize(before + AT_ONCE, 0);
+    let mut from = InBuffer::around(bytes);
+    let mut to = OutBuffer::around(&mut out[before..]);
+    let left = context
+        .compress_stream2(&mut to, &mut from, how)
+        .map_err(zstd_pack)?;
+    let made = to.pos();
+    let took = from.pos();
+    out.truncate(before + made);
+    Ok((took, left))
+}
+
+fn lz4_block(
+    level: u8,
+    begun: &mut bool,
+    plain: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    if !std::mem::replace(begun, true) {
+        out.extend_from_slice(&LZ4_MAGIC);
+    }
+    if plain.is_empty() {
+        return Ok(());
+    }
+    let failed = |_| CodecError::Pack("LZ4 takes no more");
+    let most = lz4::block::compress_bound(plain.len()).map_err(failed)?;
+    let head = out.len();
+    out.resize(head + 4 + most, 0);
+    let how = CompressionMode::HIGHCOMPRESSION(level.into());
+    let len = lz4::block::compress_to_buffer(plain, Some(how), false, &mut out[head + 4..])
+        .map_err(failed)?;
+    let packed = u32::try_from(len).map_err(|_| CodecError::Pack("a block is too long"))?;
+    out[head..head + 4].copy_from_slice(&packed.to_le_bytes());
+    out.truncate(head + 4 + len);
+    plain.clear();
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Unpacks a packed member, piece by piece: bytes are pushed in, and what they hold comes out.
+
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
+
+use crate::patch::codec::{Codec, CodecError};
+
+/// Plain length of a block of LZ4's legacy frame, in bytes.
+pub(crate) const LZ4_BLOCK: usize = 8 << 20;
+
+/// What stands in front of LZ4's legacy frame.
+pub const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
+
+/// Longest packed block of LZ4's legacy frame, in bytes: what does not pack grows by 1/255.
+const LZ4_PACKED: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
+
+/// Largest window that is taken of a Zstandard frame, as a power of two.
+const ZSTD_WINDOW: u32 = 23;
+
+/// How far one call got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the input that were taken.
+    pub took: usize,
+    /// Bytes of the output that are there.
+    pub made: usize,
+}
+
+/// A member on its way out of its packing.
+#[derive(Debug)]
+pub struct Unpacker(Form);
+
+enum Form {
+    Stored,
+    Zstd(DCtx<'static>),
+    Lz4(Lz4),
+}
+
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "Stored",
+            Self::Zstd(_) => "Zstd",
+            Self::Lz4(_) => "Lz4",
+        })
+    }
+}
+
+impl Unpacker {
+    /// Begins with a member.
+    pub fn new(codec: Codec) -> Result<Self, CodecError> {
+        Ok(Self(match codec {
+            Codec::Stored => Form::Stored,
+            Codec::Zstd { .. } => {
+                let mut context = DCtx::try_create().ok_or(CodecError::Unpack("no memory"))?;
+                context
+                    .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))
+                    .map_err(zstd_unpack)?;
+                Form::Zstd(context)
+            }
+            Codec::Lz4Legacy { .. } => Form::Lz4(Lz4::default()),
+        }))
+    }
+
+    /// What unpacking takes in memory, in bytes.
+    pub fn memory(codec: Codec) -> u64 {
+        match codec {
+            Codec::Stored => 0,
+            Codec::Zstd { .. } => (1 << ZSTD_WINDOW) + (512 << 10),
+            Codec::Lz4Legacy { .. } => (LZ4_BLOCK + LZ4_PACKED) as u64,
+        }
+    }
+
+    /// Takes from `input` and fills `output`, both as far as it goes. No progress means that there
+    /// is nothing more in what has come.
+    pub fn unpack(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress, CodecError> {
+        match &mut self.0 {
+            Form::Stored => {
+                let len = input.len().min(output.len());
+                output[..len].copy_from_slice(&input[..len]);
+                Ok(Progress {
+                    took: len,
+                    made: len,
+                })
+            }
+            Form::Zstd(context) => {
+                let mut from = InBuffer::around(input);
+                let mut to = OutBuffer::around(output);
+                context
+                    .decompress_stream(&mut to, &mut from)
+                    .map_err(zstd_unpack)?;
+                Ok(Progress {
+                    took: from.pos(),
+                    made: to.pos(),
+                })
+            }
+            Form::Lz4(lz4) => lz4.unpack(input, output),
+        }
+    }
+}
+
+fn zstd_unpack(code: usize) -> CodecError {
+    CodecError::Unpack(zstd_safe::get_error_name(code))
+}
+
+/// LZ4's legacy frame: blocks, each with its packed length in front.
+#[derive(Default)]
+struct Lz4 {
+    begun: bool,
+    head: Vec<u8>,
+    packed: Vec<u8>,
+    packed_len: usize,
+    plain: Vec<u8>,
+    plain_at: usize,
+}
+
+impl Lz4 {
+    fn unpack(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress, CodecError> {
+        let mut progress = Progress::default();
+        loop {
+            let plain = &self.plain[self.plain_at..];
+            let len = plain.len().min(output.len() - progress.made);
+            output[progress.made..progress.made + len].copy_from_slice(&plain[..len]);
+            self.plain_at += len;
+            progress.made += len;
+            let input = &input[progress.took..];
+            if progress.made == output.len() || input.is_empty() {
+                return Ok(progress);
+            }
+            if self.packed_len == 0 {
+                let len = input.len().min(4 - self.head.len());
+                self.head.extend_from_slice(&input[..len]);
+                progress.took += len;
+                if let Ok(head) = <[u8; 4]>::try_from(&self.head[..]) {
+                    self.head.clear();
+                    self.head(head)?;
+                }
+                continue;
+            }
+            let len = input.len().min(self.packed_len - self.packed.len());
+            self.packed.extend_from_slice(&input[..len]);
+            progress.took += len;
+            if self.packed.len() == self.packed_len {
+                self.block()?;
+            }
+        }
+    }
+
+    fn head(&mut self, head: [u8; 4]) -> Result<(), CodecError> {
+        if !std::mem::replace(&mut self.begun, true) {
+            return if head == LZ4_MAGIC {
+                Ok(())
+            } else {
+                Err(CodecError::Unpack("it is not LZ4's legacy frame"))
+            };
+        }
+        let len = u32::from_le_bytes(head);
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| (1..=LZ4_PACKED).contains(len));
+        self.packed_len = len.ok_or(CodecError::Unpack("a block's length"))?;
+        self.packed.reserve_exact(self.packed_len);
+        Ok(())
+    }
+
+    fn block(&mut self) -> Result<(), CodecError> {
+        self.plain.resize(LZ4_BLOCK, 0);
+        let most = i32::try_from(LZ4_BLOCK).expect("it is 8 MiB");
+        let len = lz4::block::decompress_to_buffer(&self.packed, Some(most), &mut self.plain)
+            .map_err(|_| CodecError::Unpack("a block is damaged"))?;
+        self.plain.truncate(len);
+        self.plain_at = 0;
+        self.packed.clear();
+        self.packed_len = 0;
+        Ok(())
+    }
+}
