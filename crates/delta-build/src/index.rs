@@ -188,7 +188,7 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    fn new(file: &'a File, at: u64) -> Self {
+    pub(crate) fn new(file: &'a File, at: u64) -> Self {
         Self { file, at }
     }
 }

@@ -231,10 +231,9 @@ impl<R: Read> Applier<'_, R> {
                 self.plain(len, kind)?;
             }
             2 => {
-                let kind = self.kind()?;
                 let len = self.control()?;
                 let codec = Codec::get(|| self.control())?;
-                self.packed(len, kind, codec)?;
+                self.packed(len, codec)?;
             }
             3 => {
                 let origin = match self.control()? {
@@ -268,44 +267,38 @@ impl<R: Read> Applier<'_, R> {
         while let Some(piece) = self.next(&mut pieces)? {
             let (mut left, is_copy) = piece.parts();
             while left > 0 {
-                let (streams, space) = (&mut self.streams, &mut self.space);
-                let residues = (&mut self.gap, &mut self.run);
-                let position = self.position;
-                // The room is lent by what is also read from, so a copy of what stands in the
-                // same block goes through a buffer.
-                let mut buffer = [0; COPIED_AT_ONCE];
-                let is_base = is_copy && position.saturating_add(left) <= space.base_len();
-                let made = if is_base || !is_copy {
-                    let room = self.blocks.room(left)?;
-                    if is_copy {
-                        space.read_base(room, position)?;
-                        correct(streams, residues, kind, room)?;
-                    } else {
-                        streams.read(Stream::Literal(kind), room)?;
-                    }
-                    let made = room.len();
-                    self.blocks.filled(made)?;
-                    made
-                } else {
-                    let len =
-                        usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                let in_base = self.position.saturating_add(left) <= self.space.base_len();
+                let made = if is_copy && !in_base {
+                    // What lends the room is also read from: this goes through a buffer.
+                    let mut buffer = [0; COPIED_AT_ONCE];
+                    let len = usize::try_from(left)
+                        .map_or(COPIED_AT_ONCE, |left| left.min(COPIED_AT_ONCE));
                     let buffer = &mut buffer[..len];
-                    space.read(buffer, position, &self.blocks)?;
-                    correct(streams, residues, kind, buffer)?;
+                    self.copy(buffer, kind)?;
                     self.blocks.write(buffer)?;
                     len
+                } else {
+                    let room = self.blocks.room(left)?;
+                    let len = room.len();
+                    if is_copy {
+                        self.space.read_base(room, self.position)?;
+                        let residues = (&mut self.gap, &mut self.run);
+                        correct(&mut self.streams, residues, kind, room)?;
+                        self.position += len as u64;
+                    } else {
+                        self.streams.read(Stream::Literal(kind), room)?;
+                    }
+                    self.blocks.filled(len)?;
+                    len
                 };
-                if is_copy {
-                    self.position += made as u64;
-                }
                 left -= made as u64;
             }
         }
         Ok(())
     }
 
-    /// Makes `len` bytes and packs them.
-    fn packed(&mut self, len: u64, kind: u8, codec: Codec) -> Result<(), ApplyError> {
+    /// Makes `len` bytes, kind by kind, and packs them.
+    fn packed(&mut self, len: u64, codec: Codec) -> Result<(), ApplyError> {
         let encoder = Remaker::memory(codec, len);
         let Some(memory) = self.memory.checked_sub(encoder) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
@@ -314,33 +307,45 @@ impl<R: Read> Applier<'_, R> {
         let mut remaker = Remaker::new(codec, len)?;
         let mut buffer = vec![0; MADE_AT_ONCE];
         let mut out = Vec::new();
-        let mut pieces = Pieces::new(len);
-        while let Some(piece) = self.next(&mut pieces)? {
-            let (mut left, is_copy) = piece.parts();
-            while left > 0 {
-                let len = usize::try_from(left).map_or(MADE_AT_ONCE, |left| left.min(MADE_AT_ONCE));
-                let buffer = &mut buffer[..len];
-                if is_copy {
-                    self.space.read(buffer, self.position, &self.blocks)?;
-                    correct(
-                        &mut self.streams,
-                        (&mut self.gap, &mut self.run),
-                        kind,
-                        buffer,
-                    )?;
-                    self.position += len as u64;
-                } else {
-                    self.streams.read(Stream::Literal(kind), buffer)?;
+        let mut left = len;
+        while left > 0 {
+            let kind = self.kind()?;
+            let len = self.control()?;
+            if len == 0 || len > left {
+                return Err(ApplyError::damaged("a length within a packed part"));
+            }
+            left -= len;
+            let mut pieces = Pieces::new(len);
+            while let Some(piece) = self.next(&mut pieces)? {
+                let (mut left, is_copy) = piece.parts();
+                while left > 0 {
+                    let len =
+                        usize::try_from(left).map_or(MADE_AT_ONCE, |left| left.min(MADE_AT_ONCE));
+                    let buffer = &mut buffer[..len];
+                    if is_copy {
+                        self.copy(buffer, kind)?;
+                    } else {
+                        self.streams.read(Stream::Literal(kind), buffer)?;
+                    }
+                    remaker.push(buffer, &mut out)?;
+                    self.blocks.write(&out)?;
+                    out.clear();
+                    left -= len as u64;
                 }
-                remaker.push(buffer, &mut out)?;
-                self.blocks.write(&out)?;
-                out.clear();
-                left -= len as u64;
             }
         }
         remaker.finish(&mut out)?;
         self.blocks.write(&out)?;
         self.space.remember(self.memory);
+        Ok(())
+    }
+
+    /// Fills `buffer` with the next bytes of a copy.
+    fn copy(&mut self, buffer: &mut [u8], kind: u8) -> Result<(), ApplyError> {
+        self.space.read(buffer, self.position, &self.blocks)?;
+        let residues = (&mut self.gap, &mut self.run);
+        correct(&mut self.streams, residues, kind, buffer)?;
+        self.position += buffer.len() as u64;
         Ok(())
     }
 

@@ -15,6 +15,8 @@ pub enum Codec {
         level: u8,
         /// Whether a checksum follows the content.
         checksum: bool,
+        /// The window of the frame, as a power of two: at least what unpacking it takes.
+        window: u8,
     },
     /// The legacy frame of LZ4 without an end, as the kernel's build makes it with `lz4 -l`.
     Lz4Legacy {
@@ -43,6 +45,9 @@ pub enum CodecError {
 /// Largest level that zstd has without windows beyond those that every decoder takes.
 const ZSTD_LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
 
+/// Windows of Zstandard frames, as powers of two: what every decoder takes.
+const ZSTD_WINDOWS: std::ops::RangeInclusive<u8> = 10..=23;
+
 /// Levels of LZ4's slow packer.
 const LZ4_LEVELS: std::ops::RangeInclusive<u8> = 3..=12;
 
@@ -60,7 +65,11 @@ impl Codec {
     pub fn put(self, out: &mut Vec<u8>) {
         let numbers: &[u64] = match self {
             Self::Stored => &[0],
-            Self::Zstd { level, checksum } => &[1, level.into(), checksum.into()],
+            Self::Zstd {
+                level,
+                checksum,
+                window,
+            } => &[1, level.into(), checksum.into(), window.into()],
             Self::Lz4Legacy { level } => &[2, level.into()],
         };
         for &number in numbers {
@@ -81,6 +90,7 @@ impl Codec {
             1 => Self::Zstd {
                 level: level(number()?, ZSTD_LEVELS)?,
                 checksum: level(number()?, 0..=1)? == 1,
+                window: level(number()?, ZSTD_WINDOWS)?,
             },
             2 => Self::Lz4Legacy {
                 level: level(number()?, LZ4_LEVELS)?,

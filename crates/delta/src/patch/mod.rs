@@ -26,5 +26,5 @@ pub use blocks::Output;
 pub use codec::{Codec, CodecError};
 pub use header::{Header, HeaderError, Identity};
 pub use remake::Remaker;
-pub use streams::{PatchReadError, Stream};
-pub use unpack::Unpacker;
+pub use streams::{KINDS, LONGEST_PIECE, PatchReadError, Stream};
+pub use unpack::{LZ4_MAGIC, Unpacker};

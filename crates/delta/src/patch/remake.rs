@@ -12,7 +12,7 @@ const AT_ONCE: usize = 128 << 10;
 
 /// What zstd's encoder takes at a level in bytes, measured with input in the tens of megabytes:
 /// the interface for threads keeps an input of several windows and the output of two jobs.
-const ZSTD_MEMORY: [(u8, u64); 3] = [(9, 76 << 20), (12, 100 << 20), (19, 320 << 20)];
+const ZSTD_MEMORY: [(u8, u64); 3] = [(9, 72 << 20), (12, 100 << 20), (19, 320 << 20)];
 
 /// A member on its way into its packing.
 #[derive(Debug)]
@@ -20,7 +20,13 @@ pub struct Remaker(Form);
 
 enum Form {
     Stored,
-    Zstd(CCtx<'static>),
+    Zstd {
+        context: CCtx<'static>,
+        /// Plain bytes that are yet to come.
+        left: u64,
+        /// Whether the frame is complete. One more call would begin another.
+        is_complete: bool,
+    },
     Lz4 {
         level: u8,
         begun: bool,
@@ -32,7 +38,7 @@ impl std::fmt::Debug for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Stored => "Stored",
-            Self::Zstd(_) => "Zstd",
+            Self::Zstd { .. } => "Zstd",
             Self::Lz4 { .. } => "Lz4",
         })
     }
@@ -43,7 +49,9 @@ impl Remaker {
     pub fn new(codec: Codec, len: u64) -> Result<Self, CodecError> {
         Ok(Self(match codec {
             Codec::Stored => Form::Stored,
-            Codec::Zstd { level, checksum } => {
+            Codec::Zstd {
+                level, checksum, ..
+            } => {
                 let mut context = CCtx::try_create().ok_or(CodecError::Pack("no memory"))?;
                 for parameter in [
                     CParameter::CompressionLevel(level.into()),
@@ -53,7 +61,11 @@ impl Remaker {
                     context.set_parameter(parameter).map_err(zstd_pack)?;
                 }
                 context.set_pledged_src_size(Some(len)).map_err(zstd_pack)?;
-                Form::Zstd(context)
+                Form::Zstd {
+                    context,
+                    left: len,
+                    is_complete: false,
+                }
             }
             Codec::Lz4Legacy { level } => Form::Lz4 {
                 level,
@@ -81,10 +93,23 @@ impl Remaker {
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
         match &mut self.0 {
             Form::Stored => out.extend_from_slice(bytes),
-            Form::Zstd(context) => {
+            Form::Zstd {
+                context,
+                left,
+                is_complete,
+            } => {
+                // The frame's end is told with the last bytes: behind them it would be a block of
+                // its own, which the program does not make.
                 while !bytes.is_empty() {
-                    let (took, _) =
-                        zstd_step(context, bytes, out, ZSTD_EndDirective::ZSTD_e_continue)?;
+                    let is_last = bytes.len() as u64 >= *left;
+                    let how = if is_last {
+                        ZSTD_EndDirective::ZSTD_e_end
+                    } else {
+                        ZSTD_EndDirective::ZSTD_e_continue
+                    };
+                    let (took, inside) = zstd_step(context, bytes, out, how)?;
+                    *is_complete = is_last && inside == 0;
+                    *left = left.saturating_sub(took as u64);
                     bytes = &bytes[took..];
                 }
             }
@@ -110,12 +135,18 @@ impl Remaker {
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(), CodecError> {
         match self.0 {
             Form::Stored => Ok(()),
-            Form::Zstd(mut context) => loop {
-                let (_, left) = zstd_step(&mut context, &[], out, ZSTD_EndDirective::ZSTD_e_end)?;
-                if left == 0 {
-                    return Ok(());
+            Form::Zstd {
+                mut context,
+                mut is_complete,
+                ..
+            } => {
+                while !is_complete {
+                    let (_, inside) =
+                        zstd_step(&mut context, &[], out, ZSTD_EndDirective::ZSTD_e_end)?;
+                    is_complete = inside == 0;
                 }
-            },
+                Ok(())
+            }
             Form::Lz4 {
                 level,
                 mut begun,

@@ -12,11 +12,11 @@ use crate::patch::varint;
 pub const LONGEST_PIECE: u64 = (64 << 10) + 6;
 
 /// Largest dictionary of a stream, in bytes.
-pub const LARGEST_DICTIONARY: u64 = 64 << 20;
+const LARGEST_DICTIONARY: u64 = 64 << 20;
 
 /// What a stream's decoder takes beside its dictionary, in bytes: its state, a piece, and what is
 /// unpacked ahead.
-pub const STREAM_MEMORY: u64 = 192 << 10;
+const STREAM_MEMORY: u64 = 128 << 10;
 
 /// How much is unpacked ahead for numbers, in bytes.
 const AHEAD: usize = 4 << 10;

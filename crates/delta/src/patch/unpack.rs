@@ -13,9 +13,6 @@ pub const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// Longest packed block of LZ4's legacy frame, in bytes: what does not pack grows by 1/255.
 const LZ4_PACKED: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
 
-/// Largest window that is taken of a Zstandard frame, as a power of two.
-const ZSTD_WINDOW: u32 = 23;
-
 /// How far one call got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -50,10 +47,10 @@ impl Unpacker {
     pub fn new(codec: Codec) -> Result<Self, CodecError> {
         Ok(Self(match codec {
             Codec::Stored => Form::Stored,
-            Codec::Zstd { .. } => {
+            Codec::Zstd { window, .. } => {
                 let mut context = DCtx::try_create().ok_or(CodecError::Unpack("no memory"))?;
                 context
-                    .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))
+                    .set_parameter(DParameter::WindowLogMax(window.into()))
                     .map_err(zstd_unpack)?;
                 Form::Zstd(context)
             }
@@ -65,7 +62,7 @@ impl Unpacker {
     pub fn memory(codec: Codec) -> u64 {
         match codec {
             Codec::Stored => 0,
-            Codec::Zstd { .. } => (1 << ZSTD_WINDOW) + (512 << 10),
+            Codec::Zstd { window, .. } => (1 << window) + (512 << 10),
             Codec::Lz4Legacy { .. } => (LZ4_BLOCK + LZ4_PACKED) as u64,
         }
     }

@@ -1,0 +1,200 @@
+//! The body of a patch, written in the order in which the applier reads it: streams, each packed on
+//! its own, cut into pieces that stand where their first byte is asked for.
+
+use std::io::{self, Write};
+
+use liblzma::stream::{Filters, LzmaOptions, MatchFinder, Mode};
+use liblzma::write::XzEncoder;
+use system_image_delta::patch::{Stream, varint};
+
+/// A run of bytes that the applier asks one stream for.
+#[derive(Clone, Copy)]
+struct Asked {
+    stream: u8,
+    bytes: u64,
+}
+
+/// Streams as they grow.
+pub(crate) struct Body {
+    streams: Vec<Vec<u8>>,
+    asked: Vec<Asked>,
+}
+
+/// A packed body.
+pub(crate) struct Packed {
+    /// Dictionaries for the header.
+    pub(crate) dictionaries: Vec<u64>,
+    /// The pieces, in order.
+    pub(crate) bytes: Vec<u8>,
+    /// Plain and packed length of each stream.
+    pub(crate) lengths: Vec<(u64, u64)>,
+}
+
+impl Body {
+    pub(crate) fn new() -> Self {
+        Self {
+            streams: vec![Vec::new(); Stream::COUNT],
+            asked: Vec::new(),
+        }
+    }
+
+    /// Appends bytes to a stream.
+    pub(crate) fn put(&mut self, stream: Stream, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let number = stream.number();
+        self.streams[usize::from(number)].extend_from_slice(bytes);
+        self.asked(number, bytes.len());
+    }
+
+    /// Appends a number to a stream.
+    pub(crate) fn number(&mut self, stream: Stream, value: u64) {
+        let number = stream.number();
+        let bytes = &mut self.streams[usize::from(number)];
+        let before = bytes.len();
+        varint::put(bytes, value);
+        let len = bytes.len() - before;
+        self.asked(number, len);
+    }
+
+    fn asked(&mut self, stream: u8, len: usize) {
+        let len = len as u64;
+        match self.asked.last_mut() {
+            Some(last) if last.stream == stream => last.bytes += len,
+            _ => self.asked.push(Asked { stream, bytes: len }),
+        }
+    }
+
+    /// Packs all streams, on as many threads as are given.
+    pub(crate) fn pack(self, threads: usize) -> io::Result<Packed> {
+        let dictionaries = self.streams.iter().map(|bytes| dictionary(bytes.len()));
+        let dictionaries: Vec<u64> = dictionaries.collect();
+        // The longest first, so that none is left alone at the end.
+        let mut order: Vec<usize> = (0..self.streams.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(self.streams[i].len()));
+        let packed = crate::patch::parallel::map(threads, &order, |&i| {
+            if self.streams[i].is_empty() {
+                return Ok(Vec::new());
+            }
+            pack(&self.streams[i], dictionaries[i])
+        });
+        let mut chunks: Vec<Chunks> = (0..order.len()).map(|_| Chunks::default()).collect();
+        let mut lengths = vec![(0, 0); order.len()];
+        for (&i, packed) in order.iter().zip(packed) {
+            let packed = packed?;
+            lengths[i] = (self.streams[i].len() as u64, packed.len() as u64);
+            chunks[i] = Chunks::of(packed);
+        }
+        let mut bytes = Vec::new();
+        for asked in &self.asked {
+            let chunks = &mut chunks[usize::from(asked.stream)];
+            chunks.wanted += asked.bytes;
+            while chunks.delivered < chunks.wanted {
+                let chunk = chunks.next();
+                bytes.push(asked.stream);
+                varint::put(&mut bytes, chunk.len() as u64);
+                bytes.extend_from_slice(chunk);
+            }
+        }
+        Ok(Packed {
+            dictionaries,
+            bytes,
+            lengths,
+        })
+    }
+}
+
+/// A dictionary that is as large as pays: found on streams of real images, 1 MiB is as good as 64.
+fn dictionary(len: usize) -> u64 {
+    const SMALLEST: u64 = 4 << 10;
+    const LARGEST: u64 = 1 << 20;
+    match len as u64 {
+        0 => 0,
+        len => len.next_power_of_two().clamp(SMALLEST, LARGEST),
+    }
+}
+
+/// Ways in which the bytes of a stream may hang together: `lc`, `lp` and `pb` of LZMA.
+const WAYS: [(u32, u32, u32); 4] = [(3, 0, 0), (0, 0, 0), (0, 2, 2), (4, 0, 0)];
+
+/// How much of a stream is packed to see which way is the best, in bytes.
+const SAMPLE: usize = 256 << 10;
+
+fn pack(bytes: &[u8], dictionary: u64) -> io::Result<Vec<u8>> {
+    let middle = bytes.len() / 2;
+    let sample = if bytes.len() > 4 * SAMPLE {
+        &bytes[middle..middle + SAMPLE]
+    } else {
+        bytes
+    };
+    let mut best: Option<(usize, (u32, u32, u32), Vec<u8>)> = None;
+    for way in WAYS {
+        let packed = lzma2(sample, dictionary, way)?;
+        if best.as_ref().is_none_or(|(len, ..)| packed.len() < *len) {
+            best = Some((packed.len(), way, packed));
+        }
+    }
+    let (_, way, packed) = best.expect("there are several ways");
+    if sample.len() == bytes.len() {
+        return Ok(packed);
+    }
+    lzma2(bytes, dictionary, way)
+}
+
+fn lzma2(bytes: &[u8], dictionary: u64, way: (u32, u32, u32)) -> io::Result<Vec<u8>> {
+    let mut options = LzmaOptions::new_preset(6)?;
+    options
+        .dict_size(u32::try_from(dictionary).expect("dictionaries are small"))
+        .literal_context_bits(way.0)
+        .literal_position_bits(way.1)
+        .position_bits(way.2)
+        .mode(Mode::Normal)
+        .match_finder(MatchFinder::BinaryTree4)
+        .nice_len(273)
+        .depth(256);
+    let mut filters = Filters::new();
+    filters.lzma2(&options);
+    let stream = liblzma::stream::Stream::new_raw_encoder(&filters)?;
+    let mut encoder = XzEncoder::new_stream(Vec::new(), stream);
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+/// The chunks of a packed stream. Its end mark is left out: the applier knows where it ends.
+#[derive(Default)]
+struct Chunks {
+    packed: Vec<u8>,
+    at: usize,
+    /// Plain bytes in the chunks so far.
+    delivered: u64,
+    /// Plain bytes that were asked for so far.
+    wanted: u64,
+}
+
+impl Chunks {
+    fn of(packed: Vec<u8>) -> Self {
+        Self {
+            packed,
+            ..Self::default()
+        }
+    }
+
+    /// The next chunk, as the LZMA2 format has it.
+    fn next(&mut self) -> &[u8] {
+        let head = &self.packed[self.at..];
+        let pair = |at: usize| usize::from(head[at]) << 8 | usize::from(head[at + 1]);
+        let (plain, len) = match head[0] {
+            0x01 | 0x02 => (pair(1) + 1, pair(1) + 1 + 3),
+            control => {
+                let plain = (usize::from(control & 0x1f) << 16) + pair(1) + 1;
+                let properties = usize::from(control >= 0xc0);
+                (plain, pair(3) + 1 + 5 + properties)
+            }
+        };
+        self.delivered += plain as u64;
+        let start = self.at;
+        self.at += len;
+        &self.packed[start..self.at]
+    }
+}

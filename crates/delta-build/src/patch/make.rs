@@ -1,0 +1,475 @@
+//! Makes a patch of a plan, and proves it by applying it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use sha2::{Digest, Sha256};
+use system_image_delta::patch::{
+    ApplyError, Codec, Header, Identity, Limits, Output, Patch, ReadAt, Remaker,
+};
+
+use crate::patch::body::Packed;
+use crate::patch::emit::{self, Ops, Written};
+use crate::patch::matcher::Matcher;
+use crate::patch::parallel;
+use crate::patch::plan::{self, Part, Place, Plan, Segment, Side, Source, Space};
+
+/// Length of a block of the base, as a power of two: read as a whole to check it.
+const BASE_BLOCK: u32 = 22;
+
+/// Length of a block of the target, as a power of two: kept in memory until it is checked.
+const TARGET_BLOCK: u32 = 21;
+
+/// Memory for pages and unpackers that is always asked for, in bytes.
+const LEAST_PAGES: u64 = 8 << 20;
+
+/// Longest piece that is searched as a whole, in bytes: the search takes six times as much.
+const LONGEST_SEARCHED: u64 = 128 << 20;
+
+/// How a patch is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Most memory that applying it may take, in bytes.
+    pub memory: u64,
+    /// Threads to work on.
+    pub threads: usize,
+}
+
+/// What a patch came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Length of the patch in bytes.
+    pub bytes: u64,
+    /// Memory that applying it takes, in bytes.
+    pub memory: u64,
+    /// Bytes that are unpacked in applying it.
+    pub work: u64,
+    /// Plain and packed length of each stream, by its number.
+    pub streams: Vec<(u64, u64)>,
+}
+
+/// Why there is no patch.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// One of the images cannot be read.
+    #[error("cannot read the images")]
+    Read(#[source] io::Error),
+    /// The patch cannot be written.
+    #[error("cannot write the patch")]
+    Write(#[source] io::Error),
+    /// The patch did not lead to the target: a fault in this program, or an image that changed.
+    #[error("the patch does not do what it should; did an image change meanwhile?")]
+    Proof(#[source] ApplyError),
+}
+
+/// Writes the patch that makes `target` of `base` to `out`.
+pub fn make(
+    base: &File,
+    target: &File,
+    options: Options,
+    out: &mut impl Write,
+) -> Result<Summary, MakeError> {
+    let base_len = base.metadata().map_err(MakeError::Read)?.len();
+    let target_len = target.metadata().map_err(MakeError::Read)?.len();
+    let spare = options
+        .memory
+        .saturating_sub(LEAST_PAGES + fixed(target_len));
+    let allowed = |codec: Codec, len: u64| Remaker::memory(codec, len) <= spare;
+    let plan =
+        plan::plan((base, base_len), (target, target_len), &allowed).map_err(MakeError::Read)?;
+    let maker = Maker {
+        base,
+        target,
+        plan: &plan,
+        starts: starts(&plan, base_len),
+    };
+    let written = maker.written(options.threads).map_err(MakeError::Read)?;
+    let packed = emit::write(&written)
+        .pack(options.threads)
+        .map_err(MakeError::Write)?;
+    drop(written);
+    let header = header(
+        (base, base_len),
+        (target, target_len),
+        &plan,
+        &packed,
+        options,
+    )
+    .map_err(MakeError::Read)?;
+    drop(plan);
+    let header = prove(header, &packed, base, target)?;
+    let front = header.to_bytes();
+    out.write_all(&front)
+        .and_then(|()| out.write_all(&packed.bytes))
+        .map_err(MakeError::Write)?;
+    Ok(Summary {
+        bytes: (front.len() + packed.bytes.len()) as u64,
+        memory: header.memory,
+        work: header.work,
+        streams: packed.lengths,
+    })
+}
+
+/// What applying takes beside pages and encoders, about: some streams are large, most are small.
+fn fixed(target_len: u64) -> u64 {
+    const STREAMS: u64 = 9 * ((1 << 20) + (128 << 10));
+    STREAMS + target_len.min(1 << TARGET_BLOCK)
+}
+
+/// Where each view begins in the applier's line of addresses, in the order in which they open.
+fn starts(plan: &Plan, base_len: u64) -> Vec<u64> {
+    let mut order: Vec<usize> = (0..plan.views.len()).collect();
+    order.sort_by_key(|&i| opens(plan, i));
+    let mut starts = vec![0; order.len()];
+    let mut end = base_len;
+    for i in order {
+        starts[i] = end;
+        end += plan.views[i].plain_len;
+    }
+    starts
+}
+
+/// When a view opens: those of the base first, then those of the target as they end.
+fn opens(plan: &Plan, view: usize) -> (bool, u64, u64, usize) {
+    let view_ = &plan.views[view];
+    match view_.side {
+        Side::Base => (false, 0, 0, view),
+        Side::Target => (true, view_.range.end, view_.range.start, view),
+    }
+}
+
+struct Maker<'a> {
+    base: &'a File,
+    target: &'a File,
+    plan: &'a Plan,
+    starts: Vec<u64>,
+}
+
+impl Maker<'_> {
+    fn address(&self, place: Place) -> u64 {
+        match place.space {
+            Space::Base => place.offset,
+            Space::View(view) => self.starts[view] + place.offset,
+        }
+    }
+
+    /// The bytes from a place on.
+    fn old(&self, place: Place, len: u64) -> io::Result<Vec<u8>> {
+        let range = place.offset..place.offset + len;
+        match place.space {
+            Space::Base => plan::read(self.base, &range),
+            Space::View(view) => {
+                let view = &self.plan.views[view];
+                if view.codec != Codec::Stored {
+                    return Ok(view.plain[plan::index(&range)].to_vec());
+                }
+                let range = view.range.start + range.start..view.range.start + range.end;
+                match view.side {
+                    Side::Base => plan::read(self.base, &range),
+                    Side::Target => plan::read(self.target, &range),
+                }
+            }
+        }
+    }
+
+    fn new(&self, part: &Part, range: &Range<u64>) -> io::Result<Vec<u8>> {
+        match part.view {
+            None => plan::read(self.target, range),
+            Some(view) => Ok(self.plan.views[view].plain[plan::index(range)].to_vec()),
+        }
+    }
+
+    /// All ops of a segment.
+    fn ops(&self, part: &Part, segment: &Segment) -> io::Result<Ops> {
+        let mut ops = Ops::default();
+        let len = segment.new.end - segment.new.start;
+        match segment.source {
+            Source::Copy(place) => ops.copied(self.address(place), len, Vec::new()),
+            Source::Aligned(place) => {
+                let (old, new) = (self.old(place, len)?, self.new(part, &segment.new)?);
+                ops.copy(self.address(place), &old, &new);
+            }
+            Source::New => ops.literal(&self.new(part, &segment.new)?),
+            Source::Like(place, old_len) => {
+                let new = self.new(part, &segment.new)?;
+                if old_len.max(len) > LONGEST_SEARCHED {
+                    ops.literal(&new);
+                    return Ok(ops);
+                }
+                let old = self.old(place, old_len)?;
+                let address = self.address(place);
+                let Ok(matcher) = Matcher::new(&old) else {
+                    ops.literal(&new);
+                    return Ok(ops);
+                };
+                let mut at = 0;
+                for step in matcher.steps(&new) {
+                    if step.literal > 0 {
+                        ops.literal(&new[at..at + step.literal]);
+                        at += step.literal;
+                    }
+                    let end = at + step.copy;
+                    let from = &old[step.old..step.old + step.copy];
+                    ops.copy(address + step.old as u64, from, &new[at..end]);
+                    at = end;
+                }
+            }
+        }
+        Ok(ops)
+    }
+
+    /// Everything, in order.
+    fn written(&self, threads: usize) -> io::Result<Vec<Written>> {
+        // The longest first, or one thread ends long after the others.
+        let mut jobs = Vec::new();
+        for (i, part) in self.plan.parts.iter().enumerate() {
+            for (k, segment) in part.segments.iter().enumerate() {
+                let weight = match segment.source {
+                    Source::Like(_, len) => len + segment.new.end - segment.new.start,
+                    _ => 0,
+                };
+                if weight > 0 {
+                    jobs.push((weight, i, k));
+                }
+            }
+        }
+        jobs.sort_by_key(|&(weight, i, k)| (std::cmp::Reverse(weight), i, k));
+        let results = parallel::map(threads, &jobs, |&(_, i, k)| {
+            let part = &self.plan.parts[i];
+            self.ops(part, &part.segments[k])
+        });
+        let mut searched: std::collections::HashMap<(usize, usize), Ops> =
+            std::collections::HashMap::new();
+        for ((_, i, k), ops) in jobs.into_iter().zip(results) {
+            searched.insert((i, k), ops?);
+        }
+        let mut order: Vec<usize> = (0..self.plan.views.len()).collect();
+        order.sort_by_key(|&i| opens(self.plan, i));
+        let mut order = order.into_iter().peekable();
+        let mut all = Vec::new();
+        let mut made = 0;
+        for (i, part) in self.plan.parts.iter().enumerate() {
+            let packed_len = part.view.map(|view| {
+                let range = &self.plan.views[view].range;
+                range.end - range.start
+            });
+            if let Some(view) = part.view {
+                let view = &self.plan.views[view];
+                while let Some(next) = order.next_if(|&next| self.is_there(next, made)) {
+                    all.push(Written::Control(self.open(next)));
+                }
+                let mut control = vec![2, view.plain_len];
+                control.extend(numbers(view.codec));
+                all.push(Written::Control(control));
+            }
+            let mut run: Option<(u8, Ops)> = None;
+            for (k, segment) in part.segments.iter().enumerate() {
+                if part.view.is_none() {
+                    let waits = order.peek().is_some_and(|&next| self.is_there(next, made));
+                    if waits {
+                        flush(&mut run, part.view.is_some(), &mut all);
+                        while let Some(next) = order.next_if(|&next| self.is_there(next, made)) {
+                            all.push(Written::Control(self.open(next)));
+                        }
+                    }
+                }
+                let ops = match searched.remove(&(i, k)) {
+                    Some(ops) => ops,
+                    None => self.ops(part, segment)?,
+                };
+                // Copies without residues are of every kind.
+                let is_bare = ops
+                    .ops
+                    .iter()
+                    .all(|op| op.literal.is_empty() && op.residues.is_empty());
+                match &mut run {
+                    Some((kind, run)) if *kind == segment.kind || is_bare => run.append(ops),
+                    _ => {
+                        flush(&mut run, part.view.is_some(), &mut all);
+                        run = Some((segment.kind, ops));
+                    }
+                }
+                if packed_len.is_none() {
+                    made = segment.new.end;
+                }
+            }
+            flush(&mut run, part.view.is_some(), &mut all);
+            made += packed_len.unwrap_or(0);
+        }
+        Ok(all)
+    }
+
+    /// Whether all that a view shows is made already.
+    fn is_there(&self, view: usize, made: u64) -> bool {
+        let view = &self.plan.views[view];
+        view.side == Side::Base || view.range.end <= made
+    }
+
+    /// The control numbers that open a view.
+    fn open(&self, view: usize) -> Vec<u64> {
+        let view = &self.plan.views[view];
+        let mut control = vec![
+            3,
+            u64::from(view.side == Side::Target),
+            view.range.start,
+            view.range.end - view.range.start,
+            view.plain_len,
+        ];
+        control.extend(numbers(view.codec));
+        control
+    }
+}
+
+fn flush(run: &mut Option<(u8, Ops)>, is_packed: bool, all: &mut Vec<Written>) {
+    if let Some((kind, ops)) = run.take()
+        && ops.len > 0
+    {
+        let mut control = vec![u64::from(kind), ops.len];
+        if !is_packed {
+            control.insert(0, 1);
+        }
+        all.push(Written::Run { control, kind, ops });
+    }
+}
+
+/// A codec's form as numbers.
+fn numbers(codec: Codec) -> Vec<u64> {
+    let mut bytes = Vec::new();
+    codec.put(&mut bytes);
+    // All of its numbers are below 128.
+    bytes.into_iter().map(u64::from).collect()
+}
+
+fn header(
+    (base, base_len): (&File, u64),
+    (target, target_len): (&File, u64),
+    plan: &Plan,
+    packed: &Packed,
+    options: Options,
+) -> io::Result<Header> {
+    let mut required = Vec::new();
+    let mut encoder = 0;
+    for part in &plan.parts {
+        let Some(view) = part.view.map(|view| &plan.views[view]) else {
+            continue;
+        };
+        encoder = encoder.max(Remaker::memory(view.codec, view.plain_len));
+        if let Some(name) = view.codec.feature()
+            && !required.iter().any(|known| known == name)
+        {
+            required.push(name.to_owned());
+        }
+    }
+    required.sort();
+    let (base_digest, base_digests) = digests(base, base_len, BASE_BLOCK)?;
+    let (target_digest, target_digests) = digests(target, target_len, TARGET_BLOCK)?;
+    let mut header = Header {
+        required,
+        optional: Vec::new(),
+        base: Identity {
+            len: base_len,
+            sha256: base_digest,
+        },
+        target: Identity {
+            len: target_len,
+            sha256: target_digest,
+        },
+        base_block: BASE_BLOCK,
+        target_block: TARGET_BLOCK,
+        memory: 0,
+        work: u64::MAX,
+        dictionaries: packed.dictionaries.clone(),
+        base_digests: base_digests.into_iter().map(Some).collect(),
+        target_digests,
+    };
+    // All that is allowed is used for pages, where there is something to unpack.
+    header.memory = if plan.views.iter().any(|view| view.codec != Codec::Stored) {
+        options.memory
+    } else {
+        Patch::<&[u8]>::fixed_memory(&header) + encoder
+    };
+    Ok(header)
+}
+
+/// The digest of a file, and of each of its blocks.
+fn digests(file: &File, len: u64, block: u32) -> io::Result<([u8; 32], Vec<[u8; 16]>)> {
+    let mut whole = Sha256::new();
+    let mut blocks = Vec::new();
+    let mut buffer = vec![0; 1 << block];
+    for start in (0..len).step_by(1 << block) {
+        let size = (len - start).min(1 << block);
+        let bytes = &mut buffer[..usize::try_from(size).expect("it is a block at most")];
+        FileExt::read_exact_at(file, bytes, start)?;
+        whole.update(&*bytes);
+        let digest: [u8; 32] = Sha256::digest(&*bytes).into();
+        blocks.push(digest[..16].try_into().expect("it has 32 bytes"));
+    }
+    Ok((whole.finalize().into(), blocks))
+}
+
+/// Applies the patch, and notes in its header what that took.
+fn prove(
+    mut header: Header,
+    packed: &Packed,
+    base: &File,
+    target: &File,
+) -> Result<Header, MakeError> {
+    let front = header.to_bytes();
+    let input = io::Read::chain(&front[..], &packed.bytes[..]);
+    let patch = Patch::open(input).map_err(|error| MakeError::Write(io::Error::other(error)))?;
+    let limits = Limits {
+        memory: u64::MAX,
+        work: u64::MAX,
+    };
+    let watched = Watched {
+        base,
+        used: header.base_digests.iter().map(|_| false.into()).collect(),
+    };
+    let applied = patch
+        .apply(&watched, &mut Compared { target }, limits)
+        .map_err(MakeError::Proof)?;
+    header.work = applied.work;
+    for (digest, used) in header.base_digests.iter_mut().zip(watched.used) {
+        if !used.get() {
+            *digest = None;
+        }
+    }
+    Ok(header)
+}
+
+/// A base that notes which of its blocks are read.
+struct Watched<'a> {
+    base: &'a File,
+    used: Vec<std::cell::Cell<bool>>,
+}
+
+impl ReadAt for Watched<'_> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset + buffer.len() as u64;
+        for block in offset >> BASE_BLOCK..end.div_ceil(1 << BASE_BLOCK) {
+            if let Some(used) = usize::try_from(block).ok().and_then(|at| self.used.get(at)) {
+                used.set(true);
+            }
+        }
+        ReadAt::read_exact_at(self.base, buffer, offset)
+    }
+}
+
+/// Where a proof goes: the target, which is there already. The digests tell whether it is the same.
+struct Compared<'a> {
+    target: &'a File,
+}
+
+impl ReadAt for Compared<'_> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        ReadAt::read_exact_at(self.target, buffer, offset)
+    }
+}
+
+impl Output for Compared<'_> {
+    fn write_all_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

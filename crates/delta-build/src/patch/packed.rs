@@ -1,0 +1,170 @@
+//! Finds packed members, and out of which packing their bytes can be made again.
+
+use std::ops::Range;
+
+use system_image_delta::patch::{Codec, Remaker, Unpacker};
+
+/// A packed part of a file.
+pub(crate) struct Member {
+    /// Where in the file it is.
+    pub(crate) range: Range<usize>,
+    pub(crate) codec: Codec,
+    pub(crate) plain: Vec<u8>,
+}
+
+/// Largest member that is looked into, plain, in bytes.
+const LARGEST: usize = 512 << 20;
+
+/// How far into a kernel image its packed part may begin, in bytes.
+const KERNEL_HEAD: usize = 1 << 20;
+
+/// Levels of zstd, those that are used for initial RAM disks and packages first.
+const ZSTD_LEVELS: [u8; 8] = [9, 3, 19, 1, 6, 15, 12, 18];
+
+/// Levels of LZ4.
+const LZ4_LEVELS: [u8; 3] = [9, 12, 3];
+
+/// Looks for packed members of a file that can be unpacked.
+pub(crate) fn members(file: &[u8]) -> Vec<Member> {
+    let found = zstd(file).or_else(|| kernel(file));
+    found.into_iter().collect()
+}
+
+/// Those of them that can be made again; their codecs are exact.
+pub(crate) fn remade(file: &[u8]) -> Vec<Member> {
+    let mut members = members(file);
+    members.retain_mut(|member| {
+        let codec = candidates(member.codec)
+            .into_iter()
+            .find(|&codec| makes(codec, &member.plain, &file[member.range.clone()]));
+        member.codec = codec.unwrap_or(member.codec);
+        codec.is_some()
+    });
+    members
+}
+
+fn zstd(file: &[u8]) -> Option<Member> {
+    file.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]).then_some(())?;
+    let descriptor = *file.get(4)?;
+    let codec = Codec::Zstd {
+        level: ZSTD_LEVELS[0],
+        checksum: descriptor & 4 != 0,
+        window: zstd_window(file, descriptor)?,
+    };
+    unpack(file, codec)
+}
+
+/// The window of a frame, rounded up to a power of two (RFC 8878, section 3.1.1.1).
+fn zstd_window(file: &[u8], descriptor: u8) -> Option<u8> {
+    let is_single = descriptor & 0x20 != 0;
+    let bytes = if is_single {
+        let len = match descriptor >> 6 {
+            0 => 1,
+            1 => 2,
+            2 => 4,
+            _ => 8,
+        };
+        let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let field = file.get(5 + dictionary..5 + dictionary + len)?;
+        let size = field
+            .iter()
+            .rev()
+            .fold(0, |size, &byte| size << 8 | u64::from(byte));
+        size + if len == 2 { 256 } else { 0 }
+    } else {
+        let window = *file.get(5)?;
+        let base = 1_u64 << (10 + (window >> 3));
+        base + (base >> 3) * u64::from(window & 7)
+    };
+    let log = bytes.next_power_of_two().trailing_zeros().max(10);
+    u8::try_from(log).ok().filter(|&log| log <= 23)
+}
+
+/// A kernel for x86 whose image is packed with LZ4.
+fn kernel(file: &[u8]) -> Option<Member> {
+    (file.starts_with(b"MZ") && file.get(0x202..0x206)? == b"HdrS").then_some(())?;
+    let head = &file[..file.len().min(KERNEL_HEAD)];
+    let magic = system_image_delta::patch::LZ4_MAGIC;
+    let start = head.windows(4).position(|bytes| bytes == magic)?;
+    let mut end = start + 4;
+    let mut blocks = 0;
+    // The length of the plain image follows the last block: no block is that long.
+    while let Some(len) = file.get(end..end + 4) {
+        let len = u32::from_le_bytes(len.try_into().expect("it has 4 bytes")) as usize;
+        if len == 0 || len > (9 << 20) || end + 4 + len > file.len() {
+            break;
+        }
+        end += 4 + len;
+        blocks += 1;
+    }
+    (blocks > 0).then_some(())?;
+    let codec = Codec::Lz4Legacy {
+        level: LZ4_LEVELS[0],
+    };
+    let mut member = unpack(&file[start..end], codec)?;
+    member.range = start..start + member.range.end;
+    Some(member)
+}
+
+/// Unpacks the beginning of some bytes, as far as the member goes.
+fn unpack(bytes: &[u8], codec: Codec) -> Option<Member> {
+    const AT_ONCE: usize = 1 << 20;
+    let mut unpacker = Unpacker::new(codec).ok()?;
+    let (mut plain, mut at) = (Vec::new(), 0);
+    loop {
+        let before = plain.len();
+        plain.resize(before + AT_ONCE, 0);
+        let progress = unpacker.unpack(&bytes[at..], &mut plain[before..]).ok()?;
+        plain.truncate(before + progress.made);
+        at += progress.took;
+        if plain.len() > LARGEST {
+            return None;
+        }
+        if progress.made == 0 && (progress.took == 0 || at == bytes.len()) {
+            break;
+        }
+    }
+    (at == bytes.len()).then_some(Member {
+        range: 0..at,
+        codec,
+        plain,
+    })
+}
+
+fn candidates(codec: Codec) -> Vec<Codec> {
+    match codec {
+        Codec::Stored => Vec::new(),
+        Codec::Zstd {
+            checksum, window, ..
+        } => ZSTD_LEVELS
+            .map(|level| Codec::Zstd {
+                level,
+                checksum,
+                window,
+            })
+            .to_vec(),
+        Codec::Lz4Legacy { .. } => LZ4_LEVELS.map(|level| Codec::Lz4Legacy { level }).to_vec(),
+    }
+}
+
+/// Whether `plain` becomes `packed`. Stops at the first wrong byte.
+fn makes(codec: Codec, plain: &[u8], packed: &[u8]) -> bool {
+    const AT_ONCE: usize = 128 << 10;
+    let Ok(mut remaker) = Remaker::new(codec, plain.len() as u64) else {
+        return false;
+    };
+    let mut left = packed;
+    let mut out = Vec::new();
+    let mut is_right = |out: &mut Vec<u8>| {
+        let rest = left.strip_prefix(&out[..]);
+        out.clear();
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    for bytes in plain.chunks(AT_ONCE) {
+        if remaker.push(bytes, &mut out).is_err() || !is_right(&mut out) {
+            return false;
+        }
+    }
+    remaker.finish(&mut out).is_ok() && is_right(&mut out) && left.is_empty()
+}
