@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use crate::bits::Bits;
 use crate::codes::{
-    self, DISTANCES, END_OF_BLOCK, LENGTHS, LITERALS, MAX_BITS, MAX_LENGTH_BITS,
-    MIN_MATCH, Symbol,
+    self, DISTANCES, END_OF_BLOCK, LENGTHS, LITERALS, MAX_BITS, MAX_LENGTH_BITS, MIN_MATCH, Symbol,
 };
 use crate::huffman::Code;
 use crate::level::{Flavour, Level};
@@ -102,8 +101,8 @@ impl Block {
     pub(crate) fn matched(&mut self, length: usize, distance: usize, position: usize) -> bool {
         let above = u8::try_from(length - MIN_MATCH).expect("a match is at most 258 bytes long");
         let distance = u16::try_from(distance).expect("a match is within the window");
-        self.literal_counts[codes::length(above).symbol] += 1;
-        self.distance_counts[codes::distance(distance).symbol] += 1;
+        self.literal_counts[codes::length(above).index] += 1;
+        self.distance_counts[codes::distance(distance).index] += 1;
         self.matches += 1;
         self.add(above, distance, position)
     }
@@ -206,7 +205,7 @@ impl Block {
 }
 
 fn put_symbol<const N: usize>(bits: &mut Bits, code: &Code<N>, symbol: Symbol) {
-    bits.put_code(code.get(symbol.symbol));
+    bits.put_code(code.get(symbol.index));
     bits.put(symbol.extra, symbol.extra_bits);
 }
 

@@ -8,8 +8,8 @@ use crate::window::{FARTHEST, HALF, SIZE, Window, boxed};
 const HASH_BITS: u32 = 15;
 /// How many hashes there are.
 const HASHES: usize = 1 << HASH_BITS;
-/// How far each byte moves the hash: after three, a byte has left it.
-const SHIFT: u32 = HASH_BITS.div_ceil(MIN_MATCH as u32);
+/// How far each byte moves the hash: when three others have come, nothing is left of a byte.
+const SHIFT: u32 = HASH_BITS / 3;
 
 /// The end of a chain. Position 0 is never a match for this reason.
 const NOWHERE: usize = 0;
@@ -78,8 +78,10 @@ impl Chains {
 
     /// Follows the window, whose upper half has become the lower one.
     pub(crate) fn slide(&mut self) {
-        let places = self.heads.iter_mut().chain(self.before.iter_mut());
-        places.for_each(|place| *place = place.saturating_sub(HALF as u16));
+        let half = u16::try_from(HALF).expect("the whole window has 16 bits");
+        for place in self.heads.iter_mut().chain(self.before.iter_mut()) {
+            *place = place.saturating_sub(half);
+        }
     }
 
     /// Whether a place can be a match at all.
@@ -96,18 +98,17 @@ impl Chains {
         &self,
         window: &Window,
         mut place: usize,
-        best: Match,
+        mut best: Match,
         effort: Effort,
         flavour: Flavour,
     ) -> Match {
-        let mut best = best;
         let shift = if best.length >= effort.good { 2 } else { 0 };
         let mut tries = effort.chain >> shift;
         let nice = match flavour {
             Flavour::Gzip => effort.nice,
             Flavour::Zlib => effort.nice.min(window.ahead),
         };
-        let limit = window.position.saturating_sub(FARTHEST).max(NOWHERE);
+        let limit = window.position.saturating_sub(FARTHEST);
         let here = string(&window.bytes, window.position);
         let end = |string: &[u8; MAX_MATCH], length: usize| [string[length - 1], string[length]];
         let mut wanted = end(here, best.length);

@@ -29,7 +29,7 @@ const FIXED_DISTANCE_BITS: u8 = 5;
 /// A symbol, and what is sent after its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Symbol {
-    pub(crate) symbol: usize,
+    pub(crate) index: usize,
     pub(crate) extra: u32,
     pub(crate) extra_bits: u32,
 }
@@ -41,12 +41,12 @@ pub(crate) fn length(above: u8) -> Symbol {
     match value {
         // The longest has a symbol of its own.
         255 => Symbol {
-            symbol: LITERALS - 1,
+            index: LITERALS - 1,
             extra: 0,
             extra_bits: 0,
         },
         0..8 => Symbol {
-            symbol: FIRST + value as usize,
+            index: FIRST + value as usize,
             extra: 0,
             extra_bits: 0,
         },
@@ -55,7 +55,7 @@ pub(crate) fn length(above: u8) -> Symbol {
             let extra_bits = value.ilog2() - 2;
             let step = value >> extra_bits & 3;
             Symbol {
-                symbol: FIRST + (extra_bits * 4 + 4 + step) as usize,
+                index: FIRST + (extra_bits * 4 + 4 + step) as usize,
                 extra: value & ((1 << extra_bits) - 1),
                 extra_bits,
             }
@@ -68,7 +68,7 @@ pub(crate) fn distance(distance: u16) -> Symbol {
     let value = u32::from(distance) - 1;
     if value < 4 {
         return Symbol {
-            symbol: value as usize,
+            index: value as usize,
             extra: 0,
             extra_bits: 0,
         };
@@ -77,23 +77,33 @@ pub(crate) fn distance(distance: u16) -> Symbol {
     let extra_bits = value.ilog2() - 1;
     let step = value >> extra_bits & 1;
     Symbol {
-        symbol: (extra_bits * 2 + 2 + step) as usize,
+        index: (extra_bits * 2 + 2 + step) as usize,
         extra: value & ((1 << extra_bits) - 1),
         extra_bits,
     }
 }
 
+/// How many bits follow the code of each length.
+const LENGTH_BITS: [u32; LITERALS - END_OF_BLOCK - 1] = [
+    0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0,
+];
+
+/// How many bits follow the code of each distance.
+const DISTANCE_BITS: [u32; DISTANCES] = [
+    0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13,
+    13,
+];
+
 /// How many bits follow a literal's or a length's code.
 pub(crate) fn literal_extra_bits(symbol: usize) -> u32 {
-    match symbol {
-        265..285 => (symbol as u32 - 261) / 4,
-        _ => 0,
-    }
+    symbol
+        .checked_sub(END_OF_BLOCK + 1)
+        .map_or(0, |length| LENGTH_BITS[length])
 }
 
 /// How many bits follow a distance's code.
 pub(crate) fn distance_extra_bits(symbol: usize) -> u32 {
-    (symbol as u32 / 2).saturating_sub(1)
+    DISTANCE_BITS[symbol]
 }
 
 /// How many bits follow a code of a length of codes: the repetitions have some.
@@ -141,7 +151,7 @@ mod tests {
         for (value, symbol, extra, extra_bits) in lengths.into_iter().chain(long) {
             let above = u8::try_from(value - MIN_MATCH).unwrap();
             let expected = Symbol {
-                symbol,
+                index: symbol,
                 extra,
                 extra_bits,
             };
@@ -162,7 +172,7 @@ mod tests {
         ];
         for (value, symbol, extra, extra_bits) in distances.into_iter().chain(far) {
             let expected = Symbol {
-                symbol,
+                index: symbol,
                 extra,
                 extra_bits,
             };

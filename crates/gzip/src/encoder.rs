@@ -21,7 +21,7 @@ use crate::parse::Parser;
 ///
 /// let mut encoder = Encoder::new(Level::BEST, Vec::new());
 /// encoder.write_all(b"aaaaaaaaaa")?;
-/// assert_eq!(encoder.finish()?, [0x4b, 0x84, 0x03, 0x00]);
+/// assert_eq!(encoder.finish()?, [0x4b, 0x4c, 0x84, 0x01, 0x00]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Encoder<W: Write> {

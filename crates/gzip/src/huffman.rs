@@ -181,9 +181,10 @@ fn node(index: usize) -> u16 {
     u16::try_from(index).expect("a tree has fewer nodes than that")
 }
 
-/// The lengths of a shortest code. Some other rules hold for codes that are longer than `limit`: first
-/// they are cut there, then leaves go down from above until the code is complete again, and the lengths
-/// are dealt out anew, the longest to the rarest.
+/// The lengths of a shortest code.
+///
+/// If some are longer than `limit`, all are dealt out anew, the longest to the rarest: those too long are
+/// cut to the limit, and shorter ones grow until the code can be told apart again.
 fn lengths<const N: usize>(frequencies: &[u16; N], limit: usize) -> [u8; N] {
     let mut forest = Forest::new();
     for (symbol, &frequency) in frequencies.iter().enumerate() {
@@ -195,9 +196,8 @@ fn lengths<const N: usize>(frequencies: &[u16; N], limit: usize) -> [u8; N] {
     while forest.len < 2 {
         let last = (forest.len > 0).then(|| usize::from(forest.heap[forest.len]));
         let made_up = match last {
-            None => 0,
             Some(last @ 0..2) => last + 1,
-            Some(_) => 0,
+            _ => 0,
         };
         forest.add(made_up, 1);
     }
