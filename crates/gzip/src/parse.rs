@@ -120,9 +120,7 @@ impl Parser {
             let is_full = self
                 .block
                 .matched(found.length, distance, self.window.position);
-            if found.length <= self.effort.lazy
-                && self.window.has_string(found.length, self.flavour)
-            {
+            if found.length <= self.effort.lazy {
                 self.pass(found.length - 1);
                 self.window.advance(1);
             } else {
@@ -183,7 +181,7 @@ impl Parser {
 
     /// Remembers the position, and returns where a match may be.
     fn insert(&mut self) -> Option<usize> {
-        if !self.window.has_string(0, self.flavour) {
+        if !self.window.has_string() {
             return None;
         }
         let place = self.chains.insert(&self.window.bytes, self.window.position);
@@ -195,7 +193,7 @@ impl Parser {
     fn pass(&mut self, count: usize) {
         for _ in 0..count {
             self.window.advance(1);
-            if self.window.has_string(0, self.flavour) {
+            if self.window.has_string() {
                 self.chains.insert(&self.window.bytes, self.window.position);
             }
         }

@@ -6,7 +6,6 @@
 //! the input a match may run on into what an earlier read has left.
 
 use crate::codes::{MAX_MATCH, MIN_MATCH};
-use crate::level::Flavour;
 
 /// How far back a stream may refer, in bytes.
 pub(crate) const HALF: usize = 32 << 10;
@@ -106,11 +105,10 @@ impl Window {
         self.ahead -= count;
     }
 
-    /// Whether three bytes begin `count` bytes from here, as far as the flavour looks: gzip's strings may
-    /// end in the zeros behind the input.
+    /// Whether three bytes begin here.
     #[inline]
-    pub(crate) fn has_string(&self, count: usize, flavour: Flavour) -> bool {
-        flavour == Flavour::Gzip || self.ahead >= count + MIN_MATCH
+    pub(crate) fn has_string(&self) -> bool {
+        self.ahead >= MIN_MATCH
     }
 }
 

@@ -97,6 +97,39 @@ fn inputs_that_end_where_the_window_moves_are_equal() {
 }
 
 #[test]
+fn of_forms_that_are_equally_short_the_same_one_is_chosen() {
+    let mut numbers = Numbers(10);
+    for count in 20..120 {
+        // Stored or fixed; fixed or dynamic.
+        assert_same("noise", Level::BEST, &numbers.bytes(count));
+        assert_same(
+            "letters",
+            Level::BEST,
+            &numbers.bytes_of(b"abcdefghijkl", count),
+        );
+    }
+}
+
+#[test]
+fn a_block_that_is_just_good_enough_ends_where_gzip_ends_it() {
+    // With the first two just half of the symbols are matches when gzip asks, with the others all take
+    // just half of the plain bytes.
+    for seed in [2654, 6617, 214, 330] {
+        let mut numbers = Numbers(seed);
+        let mut plain = numbers.bytes(20);
+        let (fresh, copied) = (1 + numbers.below(6), 2 + numbers.below(14));
+        while plain.len() < 30_000 {
+            let count = numbers.below(fresh);
+            plain.extend(numbers.bytes(count));
+            let from = numbers.below(plain.len() - 16);
+            let count = 3 + numbers.below(copied).min(13);
+            plain.extend_from_within(from..from + count);
+        }
+        assert_same("just good enough", Level::BEST, &plain);
+    }
+}
+
+#[test]
 fn mixed_content_is_equal_at_all_levels() {
     let mut numbers = Numbers(4);
     let mut mixed = Vec::new();
