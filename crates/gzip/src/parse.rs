@@ -99,7 +99,8 @@ impl Parser {
             self.window.slide();
             self.chains.slide();
             self.block.slide();
-            // A start that has no meaning any more wraps, and is not looked at.
+            // The start of a match that is still wanted may be one byte before the window now. It wraps
+            // like all that are older, and so does the distance to it.
             self.held.start = self.held.start.wrapping_sub(HALF);
         }
     }
@@ -156,7 +157,7 @@ impl Parser {
             }
         }
         if previous.is_one() && found.length <= previous.length {
-            let distance = self.window.position - 1 - previous.start;
+            let distance = (self.window.position - 1).wrapping_sub(previous.start);
             let is_full = self
                 .block
                 .matched(previous.length, distance, self.window.position);

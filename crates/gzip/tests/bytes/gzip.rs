@@ -97,6 +97,15 @@ fn inputs_that_end_where_the_window_moves_are_equal() {
 }
 
 #[test]
+fn a_match_whose_start_leaves_the_window_is_still_taken() {
+    // The window moves when the match has just been found, and the match begins in the lower half.
+    let mut plain = Numbers(11).bytes(2 * HALF - 1);
+    let found = plain.len() - 262;
+    plain.copy_within(HALF - 1..HALF + 20, found);
+    assert_same_at_all_levels("at the edge", &plain);
+}
+
+#[test]
 fn of_forms_that_are_equally_short_the_same_one_is_chosen() {
     let mut numbers = Numbers(10);
     for count in 20..120 {
