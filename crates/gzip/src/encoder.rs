@@ -41,6 +41,11 @@ impl<W: Write> Encoder<W> {
         Self { parser, out }
     }
 
+    /// What the stream so far was written to.
+    pub const fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Ends the stream, and returns what it was written to. Dropped without that, it is incomplete.
     ///
     /// # Errors

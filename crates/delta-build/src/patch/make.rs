@@ -23,7 +23,7 @@ const BASE_BLOCK: u32 = 22;
 const TARGET_BLOCK: u32 = 21;
 
 /// Memory for pages and unpackers that is always asked for, in bytes.
-const LEAST_PAGES: u64 = 8 << 20;
+const LEAST_PAGES: u64 = 5 << 20;
 
 /// Longest piece that is searched as a whole, in bytes: the search takes six times as much.
 const LONGEST_SEARCHED: u64 = 128 << 20;
@@ -120,15 +120,30 @@ fn fixed(target_len: u64) -> u64 {
 
 /// Where each view begins in the applier's line of addresses, in the order in which they open.
 fn starts(plan: &Plan, base_len: u64) -> Vec<u64> {
-    let mut order: Vec<usize> = (0..plan.views.len()).collect();
-    order.sort_by_key(|&i| opens(plan, i));
-    let mut starts = vec![0; order.len()];
+    let order = order(plan);
+    let mut starts = vec![0; plan.views.len()];
     let mut end = base_len;
     for i in order {
         starts[i] = end;
         end += plan.views[i].plain_len;
     }
     starts
+}
+
+/// The views that something is copied from, in the order in which they open.
+fn order(plan: &Plan) -> Vec<usize> {
+    let mut used = vec![false; plan.views.len()];
+    for segment in plan.parts.iter().flat_map(|part| &part.segments) {
+        if let Source::Copy(place) | Source::Aligned(place) | Source::Like(place, _) =
+            segment.source
+            && let Space::View(view) = place.space
+        {
+            used[view] = true;
+        }
+    }
+    let mut order: Vec<usize> = (0..used.len()).filter(|&i| used[i]).collect();
+    order.sort_by_key(|&i| opens(plan, i));
+    order
 }
 
 /// When a view opens: those of the base first, then those of the target as they end.
@@ -245,9 +260,7 @@ impl Maker<'_> {
         for ((_, i, k), ops) in jobs.into_iter().zip(results) {
             searched.insert((i, k), ops?);
         }
-        let mut order: Vec<usize> = (0..self.plan.views.len()).collect();
-        order.sort_by_key(|&i| opens(self.plan, i));
-        let mut order = order.into_iter().peekable();
+        let mut order = order(self.plan).into_iter().peekable();
         let mut all = Vec::new();
         let mut made = 0;
         for (i, part) in self.plan.parts.iter().enumerate() {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use system_image_delta::patch::{Codec, Remaker, Unpacker};
+use system_image_gzip::Flavour;
 
 /// A packed part of a file.
 pub(crate) struct Member {
@@ -21,12 +22,15 @@ const KERNEL_HEAD: usize = 1 << 20;
 /// Levels of zstd, those that are used for initial RAM disks and packages first.
 const ZSTD_LEVELS: [u8; 8] = [9, 3, 19, 1, 6, 15, 12, 18];
 
+/// Levels of gzip and zlib, those of packages first.
+const DEFLATE_LEVELS: [u8; 4] = [9, 6, 1, 3];
+
 /// Levels of LZ4.
 const LZ4_LEVELS: [u8; 3] = [9, 12, 3];
 
 /// Looks for packed members of a file that can be unpacked.
 pub(crate) fn members(file: &[u8]) -> Vec<Member> {
-    let found = zstd(file).or_else(|| kernel(file));
+    let found = zstd(file).or_else(|| gzip(file)).or_else(|| kernel(file));
     found.into_iter().collect()
 }
 
@@ -52,6 +56,34 @@ fn zstd(file: &[u8]) -> Option<Member> {
         window: zstd_window(file, descriptor)?,
     };
     unpack(file, codec)
+}
+
+/// The only member of a gzip file (RFC 1952), without its header and trailer.
+fn gzip(file: &[u8]) -> Option<Member> {
+    const TRAILER: usize = 8;
+    let head = file.get(..10)?;
+    (head[..3] == [0x1f, 0x8b, 8]).then_some(())?;
+    let flags = head[3];
+    let mut start = 10;
+    if flags & 4 != 0 {
+        let len = file.get(start..start + 2)?;
+        start += 2 + (usize::from(len[0]) | usize::from(len[1]) << 8);
+    }
+    // A name, then a comment, each ended by a zero.
+    for flag in [8, 16] {
+        if flags & flag != 0 {
+            start += file.get(start..)?.iter().position(|&byte| byte == 0)? + 1;
+        }
+    }
+    start += if flags & 2 != 0 { 2 } else { 0 };
+    let end = file.len().checked_sub(TRAILER)?;
+    let codec = Codec::Deflate {
+        flavour: Flavour::Gzip,
+        level: DEFLATE_LEVELS[0],
+    };
+    let mut member = unpack(file.get(start..end)?, codec)?;
+    member.range = start..end;
+    Some(member)
 }
 
 /// The window of a frame, rounded up to a power of two (RFC 8878, section 3.1.1.1).
@@ -143,6 +175,10 @@ fn candidates(codec: Codec) -> Vec<Codec> {
                 window,
             })
             .to_vec(),
+        Codec::Deflate { .. } => [Flavour::Gzip, Flavour::Zlib]
+            .into_iter()
+            .flat_map(|flavour| DEFLATE_LEVELS.map(|level| Codec::Deflate { flavour, level }))
+            .collect(),
         Codec::Lz4Legacy { .. } => LZ4_LEVELS.map(|level| Codec::Lz4Legacy { level }).to_vec(),
     }
 }

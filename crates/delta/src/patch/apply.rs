@@ -16,7 +16,7 @@ use crate::patch::view::Origin;
 const MADE_AT_ONCE: usize = 64 << 10;
 
 /// What can be done here that a patch may require.
-const FEATURES: [&str; 2] = ["pack-lz4-hc", "pack-zstd-1.5.4"];
+const FEATURES: [&str; 3] = ["pack-deflate", "pack-lz4-hc", "pack-zstd-1.5.4"];
 
 /// What a device allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use system_image_gzip::Flavour;
+
 use crate::patch::varint;
 
 /// How a member is packed: the program that did it, and what it was told.
@@ -21,6 +23,13 @@ pub enum Codec {
     /// The legacy frame of LZ4 without an end, as the kernel's build makes it with `lz4 -l`.
     Lz4Legacy {
         /// Level, 3 to 12.
+        level: u8,
+    },
+    /// A bare DEFLATE stream.
+    Deflate {
+        /// Whose.
+        flavour: Flavour,
+        /// Level, 1 to 9.
         level: u8,
     },
 }
@@ -48,6 +57,9 @@ const ZSTD_LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
 /// Windows of Zstandard frames, as powers of two: what every decoder takes.
 const ZSTD_WINDOWS: std::ops::RangeInclusive<u8> = 10..=23;
 
+/// Levels of gzip and zlib.
+const DEFLATE_LEVELS: std::ops::RangeInclusive<u8> = 1..=9;
+
 /// Levels of LZ4's slow packer.
 const LZ4_LEVELS: std::ops::RangeInclusive<u8> = 3..=12;
 
@@ -58,6 +70,7 @@ impl Codec {
             Self::Stored => None,
             Self::Zstd { .. } => Some("pack-zstd-1.5.4"),
             Self::Lz4Legacy { .. } => Some("pack-lz4-hc"),
+            Self::Deflate { .. } => Some("pack-deflate"),
         }
     }
 
@@ -71,6 +84,9 @@ impl Codec {
                 window,
             } => &[1, level.into(), checksum.into(), window.into()],
             Self::Lz4Legacy { level } => &[2, level.into()],
+            Self::Deflate { flavour, level } => {
+                &[3, u64::from(flavour == Flavour::Zlib), level.into()]
+            }
         };
         for &number in numbers {
             varint::put(out, number);
@@ -94,6 +110,14 @@ impl Codec {
             },
             2 => Self::Lz4Legacy {
                 level: level(number()?, LZ4_LEVELS)?,
+            },
+            3 => Self::Deflate {
+                flavour: match number()? {
+                    0 => Flavour::Gzip,
+                    1 => Flavour::Zlib,
+                    _ => return Err(CodecError::Unknown.into()),
+                },
+                level: level(number()?, DEFLATE_LEVELS)?,
             },
             _ => return Err(CodecError::Unknown.into()),
         })

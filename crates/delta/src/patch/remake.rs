@@ -1,6 +1,9 @@
 //! Packs a member again, to the very bytes that its maker made: by the same library, told the same.
 
+use std::io::Write;
+
 use lz4::block::CompressionMode;
+use system_image_gzip::{Encoder, Level};
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
 
@@ -32,6 +35,7 @@ enum Form {
         begun: bool,
         plain: Vec<u8>,
     },
+    Deflate(Box<Encoder<Vec<u8>>>),
 }
 
 impl std::fmt::Debug for Form {
@@ -40,6 +44,7 @@ impl std::fmt::Debug for Form {
             Self::Stored => "Stored",
             Self::Zstd { .. } => "Zstd",
             Self::Lz4 { .. } => "Lz4",
+            Self::Deflate(_) => "Deflate",
         })
     }
 }
@@ -72,6 +77,10 @@ impl Remaker {
                 begun: false,
                 plain: Vec::new(),
             },
+            Codec::Deflate { flavour, level } => {
+                let level = Level::new(level).ok_or(CodecError::Unknown)?;
+                Form::Deflate(Box::new(Encoder::with_flavour(flavour, level, Vec::new())))
+            }
         }))
     }
 
@@ -86,6 +95,7 @@ impl Remaker {
                 (*most).min(len.saturating_mul(4).saturating_add(16 << 20))
             }
             Codec::Lz4Legacy { .. } => 2 * (LZ4_BLOCK as u64) + (512 << 10),
+            Codec::Deflate { .. } => 512 << 10,
         }
     }
 
@@ -127,6 +137,10 @@ impl Remaker {
                     }
                 }
             }
+            Form::Deflate(encoder) => {
+                encoder.write_all(bytes).map_err(|_| DEFLATE)?;
+                out.append(encoder.get_mut());
+            }
         }
         Ok(())
     }
@@ -152,9 +166,16 @@ impl Remaker {
                 mut begun,
                 mut plain,
             } => lz4_block(level, &mut begun, &mut plain, out),
+            Form::Deflate(encoder) => {
+                out.append(&mut encoder.finish().map_err(|_| DEFLATE)?);
+                Ok(())
+            }
         }
     }
 }
+
+/// Never seen: writing into memory does not fail.
+const DEFLATE: CodecError = CodecError::Pack("DEFLATE takes no more");
 
 fn zstd_pack(code: usize) -> CodecError {
     CodecError::Pack(zstd_safe::get_error_name(code))

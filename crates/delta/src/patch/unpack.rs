@@ -1,5 +1,6 @@
 //! Unpacks a packed member, piece by piece: bytes are pushed in, and what they hold comes out.
 
+use flate2::{Decompress, FlushDecompress};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
@@ -30,6 +31,7 @@ enum Form {
     Stored,
     Zstd(DCtx<'static>),
     Lz4(Lz4),
+    Deflate(Box<Decompress>),
 }
 
 impl std::fmt::Debug for Form {
@@ -38,6 +40,7 @@ impl std::fmt::Debug for Form {
             Self::Stored => "Stored",
             Self::Zstd(_) => "Zstd",
             Self::Lz4(_) => "Lz4",
+            Self::Deflate(_) => "Deflate",
         })
     }
 }
@@ -55,6 +58,7 @@ impl Unpacker {
                 Form::Zstd(context)
             }
             Codec::Lz4Legacy { .. } => Form::Lz4(Lz4::default()),
+            Codec::Deflate { .. } => Form::Deflate(Box::new(Decompress::new(false))),
         }))
     }
 
@@ -64,6 +68,7 @@ impl Unpacker {
             Codec::Stored => 0,
             Codec::Zstd { window, .. } => (1 << window) + (512 << 10),
             Codec::Lz4Legacy { .. } => (LZ4_BLOCK + LZ4_PACKED) as u64,
+            Codec::Deflate { .. } => 128 << 10,
         }
     }
 
@@ -91,6 +96,17 @@ impl Unpacker {
                 })
             }
             Form::Lz4(lz4) => lz4.unpack(input, output),
+            Form::Deflate(state) => {
+                let before = (state.total_in(), state.total_out());
+                state
+                    .decompress(input, output, FlushDecompress::None)
+                    .map_err(|_| CodecError::Unpack("a DEFLATE stream is damaged"))?;
+                let since = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(0);
+                Ok(Progress {
+                    took: since(state.total_in(), before.0),
+                    made: since(state.total_out(), before.1),
+                })
+            }
         }
     }
 }
