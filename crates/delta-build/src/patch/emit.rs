@@ -6,7 +6,7 @@ use system_image_delta::patch::{Stream, varint};
 use crate::patch::body::Body;
 
 /// Zeros between two residues that are cheaper as residues than as an end and a beginning.
-const CHEAP_ZEROS: usize = 64;
+const CHEAP_ZEROS: usize = 24;
 
 /// A literal and then a copy with residues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,6 +137,7 @@ pub(crate) fn write(all: &[Written]) -> Body {
     gaps.push(gap);
     let mut gaps = gaps.into_iter();
     let mut needs_gap = true;
+    // A literal mostly stands for as many bytes of the base.
     let mut position = 0_u64;
     for written in all {
         let (Written::Control(control) | Written::Run { control, .. }) = written;
@@ -149,6 +150,7 @@ pub(crate) fn write(all: &[Written]) -> Body {
         for op in written.ops() {
             body.number(Stream::Literals, op.literal.len() as u64);
             body.put(Stream::Literal(*kind), &op.literal);
+            position += op.literal.len() as u64;
             if op.copy == 0 {
                 continue;
             }

@@ -10,6 +10,9 @@ use libsais::SuffixArrayConstruction;
 /// How many more bytes than the present alignment a match must have right, to be worth a jump.
 const WORTH_A_JUMP: usize = 8;
 
+/// Shortest copy that takes less than its bytes as literals, found on real images.
+const WORTH_A_COPY: usize = 20;
+
 /// A literal, then a copy; either may be empty, not both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
@@ -121,8 +124,36 @@ impl<'a> Matcher<'a> {
                 copies.jump(scan.min(new.len()), at);
             }
         }
-        copies.steps()
+        worthwhile(copies.steps())
     }
+}
+
+/// Steps without the copies that are too short to be worth telling.
+fn worthwhile(steps: Vec<Step>) -> Vec<Step> {
+    let mut kept: Vec<Step> = Vec::with_capacity(steps.len());
+    let mut literal = 0;
+    let mut end = None;
+    for step in steps {
+        literal += step.literal;
+        // What goes on where the last copy ended costs next to nothing.
+        let goes_on =
+            end.is_some_and(|end| step.old >= end && step.old - end <= literal + WORTH_A_JUMP);
+        if step.copy < WORTH_A_COPY && !goes_on {
+            literal += step.copy;
+            continue;
+        }
+        end = Some(step.old + step.copy);
+        kept.push(Step { literal, ..step });
+        literal = 0;
+    }
+    if literal > 0 {
+        kept.push(Step {
+            literal,
+            old: 0,
+            copy: 0,
+        });
+    }
+    kept
 }
 
 /// The alignment of the moment, and the copies so far.

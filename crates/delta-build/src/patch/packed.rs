@@ -156,6 +156,7 @@ fn unpack(bytes: &[u8], codec: Codec) -> Option<Member> {
             break;
         }
     }
+    plain.shrink_to_fit();
     (at == bytes.len()).then_some(Member {
         range: 0..at,
         codec,

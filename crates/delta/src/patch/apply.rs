@@ -372,6 +372,9 @@ impl<R: Read> Applier<'_, R> {
                 }
                 return Ok(Some(Piece::Copy(len)));
             }
+            // It mostly stands for as many bytes of the base.
+            let position = self.position.checked_add(len);
+            self.position = position.ok_or(ApplyError::damaged("it copies from nowhere"))?;
             if len > 0 {
                 return Ok(Some(Piece::Literal(len)));
             }
