@@ -37,6 +37,7 @@ impl Staged {
         // Made anew, so that it has this mode and is nobody's link.
         remove(&temporary)?;
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(mode)
@@ -47,6 +48,11 @@ impl Staged {
             place,
             committed: false,
         })
+    }
+
+    /// The file itself, for those who write at more than its end.
+    pub const fn file(&mut self) -> &mut File {
+        &mut self.file
     }
 
     /// Makes it durable and gives it its name.

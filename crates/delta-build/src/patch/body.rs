@@ -139,18 +139,17 @@ fn pack(bytes: &[u8], dictionary: u64) -> io::Result<Vec<u8>> {
     } else {
         bytes
     };
-    let mut best: Option<(usize, (u32, u32, u32), Vec<u8>)> = None;
-    for way in WAYS {
-        let packed = lzma2(sample, dictionary, way)?;
-        if best.as_ref().is_none_or(|(len, ..)| packed.len() < *len) {
-            best = Some((packed.len(), way, packed));
+    let mut best = (WAYS[0], lzma2(sample, dictionary, WAYS[0])?);
+    for way in &WAYS[1..] {
+        let packed = lzma2(sample, dictionary, *way)?;
+        if packed.len() < best.1.len() {
+            best = (*way, packed);
         }
     }
-    let (_, way, packed) = best.expect("there are several ways");
     if sample.len() == bytes.len() {
-        return Ok(packed);
+        return Ok(best.1);
     }
-    lzma2(bytes, dictionary, way)
+    lzma2(bytes, dictionary, best.0)
 }
 
 fn lzma2(bytes: &[u8], dictionary: u64, way: (u32, u32, u32)) -> io::Result<Vec<u8>> {

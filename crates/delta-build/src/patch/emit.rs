@@ -70,6 +70,12 @@ impl Ops {
         }
     }
 
+    /// Whether there are only copies without residues.
+    pub(crate) fn are_bare(&self) -> bool {
+        let is_bare = |op: &Op| op.literal.is_empty() && op.residues.is_empty();
+        self.ops.iter().all(is_bare)
+    }
+
     /// Appends what another one has.
     pub(crate) fn append(&mut self, other: Self) {
         for op in other.ops {

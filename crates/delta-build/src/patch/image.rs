@@ -1,7 +1,7 @@
 //! Takes images apart: tar archives, and cpio archives within initial RAM disks.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
@@ -23,8 +23,8 @@ pub(crate) struct Item {
 }
 
 /// Takes a file apart. What is no archive is one item that is all content.
-pub(crate) fn items(file: &File, len: u64) -> io::Result<Vec<Item>> {
-    Ok(tar(file, len)?.unwrap_or_else(|| vec![whole(len)]))
+pub(crate) fn items(file: &File, len: u64) -> Vec<Item> {
+    tar(file, len).unwrap_or_else(|| vec![whole(len)])
 }
 
 fn whole(len: u64) -> Item {
@@ -37,10 +37,10 @@ fn whole(len: u64) -> Item {
 }
 
 /// The members of a tar archive, or `None` if it is none that can be read to its end.
-fn tar(file: &File, len: u64) -> io::Result<Option<Vec<Item>>> {
+fn tar(file: &File, len: u64) -> Option<Vec<Item>> {
     let mut magic = [0; 5];
     if len < 1024 || file.read_exact_at(&mut magic, 257).is_err() || magic != *b"ustar" {
-        return Ok(None);
+        return None;
     }
     let input = BufReader::with_capacity(8 << 10, Section::new(file, 0));
     let limits = Limits {
@@ -53,17 +53,17 @@ fn tar(file: &File, len: u64) -> io::Result<Option<Vec<Item>>> {
         let header = match reader.next_header() {
             Ok(Some(header)) => header,
             Ok(None) => break,
-            Err(_) => return Ok(None),
+            Err(_) => return None,
         };
         let span = reader.span();
         let size = match header.kind {
             Kind::File { size } if !reader.is_sparse() => size,
-            Kind::File { .. } => return Ok(None),
+            Kind::File { .. } => return None,
             _ => 0,
         };
         let data = reader.data_offset();
         if data + size > len || span.start > data {
-            return Ok(None);
+            return None;
         }
         if let Some(last) = items.last_mut() {
             last.end = span.start;
@@ -85,7 +85,7 @@ fn tar(file: &File, len: u64) -> io::Result<Option<Vec<Item>>> {
             end: len,
         });
     }
-    Ok(Some(items))
+    Some(items)
 }
 
 /// The members of a cpio archive in memory, in the form that the kernel reads; one item that is all

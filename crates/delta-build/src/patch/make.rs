@@ -1,7 +1,9 @@
 //! Makes a patch of a plan, and proves it by applying it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::iter::Peekable;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
@@ -189,7 +191,8 @@ impl Maker<'_> {
         }
     }
 
-    fn new(&self, part: &Part, range: &Range<u64>) -> io::Result<Vec<u8>> {
+    /// The bytes of a part that are to be made.
+    fn wanted(&self, part: &Part, range: &Range<u64>) -> io::Result<Vec<u8>> {
         match part.view {
             None => plan::read(self.target, range),
             Some(view) => Ok(self.plan.views[view].plain[plan::index(range)].to_vec()),
@@ -203,50 +206,35 @@ impl Maker<'_> {
         match segment.source {
             Source::Copy(place) => ops.copied(self.address(place), len, Vec::new()),
             Source::Aligned(place) => {
-                let (old, new) = (self.old(place, len)?, self.new(part, &segment.new)?);
+                let (old, new) = (self.old(place, len)?, self.wanted(part, &segment.new)?);
                 ops.copy(self.address(place), &old, &new);
             }
-            Source::New => ops.literal(&self.new(part, &segment.new)?),
+            Source::New => ops.literal(&self.wanted(part, &segment.new)?),
             Source::Like(place, old_len) => {
-                let new = self.new(part, &segment.new)?;
+                let new = self.wanted(part, &segment.new)?;
                 if old_len.max(len) > LONGEST_SEARCHED {
                     ops.literal(&new);
                     return Ok(ops);
                 }
-                let old = self.old(place, old_len)?;
-                let address = self.address(place);
-                let Ok(matcher) = Matcher::new(&old) else {
-                    ops.literal(&new);
-                    return Ok(ops);
-                };
-                let mut at = 0;
-                for step in matcher.steps(&new) {
-                    if step.literal > 0 {
-                        ops.literal(&new[at..at + step.literal]);
-                        at += step.literal;
-                    }
-                    let end = at + step.copy;
-                    let from = &old[step.old..step.old + step.copy];
-                    ops.copy(address + step.old as u64, from, &new[at..end]);
-                    at = end;
-                }
+                search(
+                    &mut ops,
+                    self.address(place),
+                    &self.old(place, old_len)?,
+                    &new,
+                );
             }
         }
         Ok(ops)
     }
 
-    /// Everything, in order.
-    fn written(&self, threads: usize) -> io::Result<Vec<Written>> {
-        // The longest first, or one thread ends long after the others.
+    /// The ops of all segments that have to be searched for, by part and segment: work for all
+    /// threads, the longest first, or one thread ends long after the others.
+    fn searched(&self, threads: usize) -> io::Result<HashMap<(usize, usize), Ops>> {
         let mut jobs = Vec::new();
         for (i, part) in self.plan.parts.iter().enumerate() {
             for (k, segment) in part.segments.iter().enumerate() {
-                let weight = match segment.source {
-                    Source::Like(_, len) => len + segment.new.end - segment.new.start,
-                    _ => 0,
-                };
-                if weight > 0 {
-                    jobs.push((weight, i, k));
+                if let Source::Like(_, len) = segment.source {
+                    jobs.push((len + segment.new.end - segment.new.start, i, k));
                 }
             }
         }
@@ -255,63 +243,67 @@ impl Maker<'_> {
             let part = &self.plan.parts[i];
             self.ops(part, &part.segments[k])
         });
-        let mut searched: std::collections::HashMap<(usize, usize), Ops> =
-            std::collections::HashMap::new();
-        for ((_, i, k), ops) in jobs.into_iter().zip(results) {
-            searched.insert((i, k), ops?);
-        }
-        let mut order = order(self.plan).into_iter().peekable();
+        let places = jobs.into_iter().map(|(_, i, k)| (i, k));
+        places
+            .zip(results)
+            .map(|(at, ops)| Ok((at, ops?)))
+            .collect()
+    }
+
+    /// Everything, in order.
+    fn written(&self, threads: usize) -> io::Result<Vec<Written>> {
+        let mut searched = self.searched(threads)?;
+        let mut views = order(self.plan).into_iter().peekable();
         let mut all = Vec::new();
         let mut made = 0;
         for (i, part) in self.plan.parts.iter().enumerate() {
-            let packed_len = part.view.map(|view| {
-                let range = &self.plan.views[view].range;
-                range.end - range.start
-            });
-            if let Some(view) = part.view {
-                let view = &self.plan.views[view];
-                while let Some(next) = order.next_if(|&next| self.is_there(next, made)) {
-                    all.push(Written::Control(self.open(next)));
-                }
+            let mut run: Option<(u8, Ops)> = None;
+            let packed = part.view.map(|view| &self.plan.views[view]);
+            if let Some(view) = packed {
+                self.open(&mut views, made, &mut all);
                 let mut control = vec![2, view.plain_len];
                 control.extend(numbers(view.codec));
                 all.push(Written::Control(control));
             }
-            let mut run: Option<(u8, Ops)> = None;
             for (k, segment) in part.segments.iter().enumerate() {
-                if part.view.is_none() {
-                    let waits = order.peek().is_some_and(|&next| self.is_there(next, made));
-                    if waits {
-                        flush(&mut run, part.view.is_some(), &mut all);
-                        while let Some(next) = order.next_if(|&next| self.is_there(next, made)) {
-                            all.push(Written::Control(self.open(next)));
-                        }
-                    }
+                if packed.is_none() && views.peek().is_some_and(|&next| self.is_there(next, made)) {
+                    flush(&mut run, false, &mut all);
+                    self.open(&mut views, made, &mut all);
                 }
                 let ops = match searched.remove(&(i, k)) {
                     Some(ops) => ops,
                     None => self.ops(part, segment)?,
                 };
-                // Copies without residues are of every kind.
-                let is_bare = ops
-                    .ops
-                    .iter()
-                    .all(|op| op.literal.is_empty() && op.residues.is_empty());
                 match &mut run {
-                    Some((kind, run)) if *kind == segment.kind || is_bare => run.append(ops),
+                    // Copies without residues are of every kind.
+                    Some((kind, run)) if *kind == segment.kind || ops.are_bare() => run.append(ops),
                     _ => {
-                        flush(&mut run, part.view.is_some(), &mut all);
+                        flush(&mut run, packed.is_some(), &mut all);
                         run = Some((segment.kind, ops));
                     }
                 }
-                if packed_len.is_none() {
+                if packed.is_none() {
                     made = segment.new.end;
                 }
             }
-            flush(&mut run, part.view.is_some(), &mut all);
-            made += packed_len.unwrap_or(0);
+            flush(&mut run, packed.is_some(), &mut all);
+            if let Some(view) = packed {
+                made = view.range.end;
+            }
         }
         Ok(all)
+    }
+
+    /// Opens the next views, as far as what they show is there.
+    fn open(
+        &self,
+        views: &mut Peekable<impl Iterator<Item = usize>>,
+        made: u64,
+        all: &mut Vec<Written>,
+    ) {
+        while let Some(next) = views.next_if(|&next| self.is_there(next, made)) {
+            all.push(Written::Control(self.opening(next)));
+        }
     }
 
     /// Whether all that a view shows is made already.
@@ -321,7 +313,7 @@ impl Maker<'_> {
     }
 
     /// The control numbers that open a view.
-    fn open(&self, view: usize) -> Vec<u64> {
+    fn opening(&self, view: usize) -> Vec<u64> {
         let view = &self.plan.views[view];
         let mut control = vec![
             3,
@@ -344,6 +336,25 @@ fn flush(run: &mut Option<(u8, Ops)>, is_packed: bool, all: &mut Vec<Written>) {
             control.insert(0, 1);
         }
         all.push(Written::Run { control, kind, ops });
+    }
+}
+
+/// Appends what makes `new` of `old`, which stands at `address`.
+fn search(ops: &mut Ops, address: u64, old: &[u8], new: &[u8]) {
+    let Ok(matcher) = Matcher::new(old) else {
+        ops.literal(new);
+        return;
+    };
+    let mut at = 0;
+    for step in matcher.steps(new) {
+        if step.literal > 0 {
+            ops.literal(&new[at..at + step.literal]);
+            at += step.literal;
+        }
+        let end = at + step.copy;
+        let from = &old[step.old..step.old + step.copy];
+        ops.copy(address + step.old as u64, from, &new[at..end]);
+        at = end;
     }
 }
 

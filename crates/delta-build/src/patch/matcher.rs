@@ -165,7 +165,8 @@ struct Copies<'a> {
     old_at: usize,
     /// Old place minus new place of this alignment.
     shift: isize,
-    copies: Vec<(usize, usize, usize)>,
+    /// New place, old place and length of each.
+    found: Vec<(usize, usize, usize)>,
 }
 
 impl<'a> Copies<'a> {
@@ -176,7 +177,7 @@ impl<'a> Copies<'a> {
             new_at: 0,
             old_at: 0,
             shift: 0,
-            copies: Vec::new(),
+            found: Vec::new(),
         }
     }
 
@@ -211,7 +212,7 @@ impl<'a> Copies<'a> {
             backward -= border;
         }
         if forward > 0 {
-            self.copies.push((self.new_at, self.old_at, forward));
+            self.found.push((self.new_at, self.old_at, forward));
         }
         self.new_at = scan - backward;
         self.old_at = old.saturating_sub(backward);
@@ -238,9 +239,9 @@ impl<'a> Copies<'a> {
     }
 
     fn steps(self) -> Vec<Step> {
-        let mut steps = Vec::with_capacity(self.copies.len() + 1);
+        let mut steps = Vec::with_capacity(self.found.len() + 1);
         let mut at = 0;
-        for (new, old, copy) in self.copies {
+        for (new, old, copy) in self.found {
             steps.push(Step {
                 literal: new - at,
                 old,
@@ -329,7 +330,7 @@ mod tests {
     #[test]
     fn a_changed_address_within_moved_code_is_no_reason_to_jump() {
         let old: Vec<u8> = (0..4000_u32)
-            .flat_map(|i| (i * 2_654_435_761).to_le_bytes())
+            .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
             .collect();
         let mut new = old[500..9000].to_vec();
         for at in [100, 3000, 3001, 8000] {

@@ -227,7 +227,7 @@ pub(crate) fn plan(
     let mut planner = Planner {
         base,
         target,
-        files: Files::new(image::items(base, base_len)?),
+        files: Files::new(image::items(base, base_len)),
         digests: HashMap::new(),
         seen: HashMap::new(),
         plan: Plan {
@@ -237,7 +237,7 @@ pub(crate) fn plan(
         inner: HashMap::new(),
         allowed,
     };
-    for item in image::items(target, target_len)? {
+    for item in image::items(target, target_len) {
         planner.item(&item)?;
     }
     Ok(planner.plan)

@@ -134,9 +134,10 @@ impl<'a> Blocks<'a> {
         let before = self.start.saturating_sub(offset).min(buffer.len() as u64);
         let before = usize::try_from(before).expect("it is no more than the buffer");
         let (old, new) = buffer.split_at_mut(before);
-        self.output
-            .read_exact_at(old, offset)
-            .map_err(ApplyError::ReadBack)?;
+        if !old.is_empty() {
+            let read = self.output.read_exact_at(old, offset);
+            read.map_err(ApplyError::ReadBack)?;
+        }
         if !new.is_empty() {
             let at = usize::try_from(offset + before as u64 - self.start);
             let at = at.expect("it is within the block");

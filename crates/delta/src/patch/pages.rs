@@ -22,7 +22,7 @@ struct Page {
 /// The pages that are kept; the one that was used least recently goes first.
 #[derive(Default)]
 pub(crate) struct Pages {
-    pages: HashMap<Key, Page>,
+    kept: HashMap<Key, Page>,
     most: usize,
     clock: u64,
     spare: Vec<Vec<u8>>,
@@ -32,7 +32,7 @@ impl Pages {
     /// Sets for how many pages there is room.
     pub(crate) fn limit(&mut self, most: usize) {
         self.most = most.max(1);
-        while self.pages.len() > self.most {
+        while self.kept.len() > self.most {
             self.drop_oldest();
         }
         self.spare.clear();
@@ -40,14 +40,14 @@ impl Pages {
 
     pub(crate) fn get(&mut self, key: Key) -> Option<&[u8]> {
         self.clock += 1;
-        let page = self.pages.get_mut(&key)?;
+        let page = self.kept.get_mut(&key)?;
         page.used = self.clock;
         Some(&page.bytes)
     }
 
     /// Room for a page, emptied.
     pub(crate) fn room(&mut self) -> Vec<u8> {
-        while self.pages.len() >= self.most {
+        while self.kept.len() >= self.most {
             self.drop_oldest();
         }
         self.spare.pop().unwrap_or_default()
@@ -56,13 +56,13 @@ impl Pages {
     pub(crate) fn put(&mut self, key: Key, bytes: Vec<u8>) {
         self.clock += 1;
         let used = self.clock;
-        self.pages.insert(key, Page { bytes, used });
+        self.kept.insert(key, Page { bytes, used });
     }
 
     fn drop_oldest(&mut self) {
-        let oldest = self.pages.iter().min_by_key(|(_, page)| page.used);
+        let oldest = self.kept.iter().min_by_key(|(_, page)| page.used);
         if let Some((&key, _)) = oldest
-            && let Some(mut page) = self.pages.remove(&key)
+            && let Some(mut page) = self.kept.remove(&key)
         {
             page.bytes.clear();
             self.spare.push(page.bytes);

@@ -11,6 +11,7 @@ mod import;
 mod init;
 mod keys;
 mod mirror;
+mod patch;
 mod phase;
 mod promote;
 mod publish;
@@ -108,6 +109,8 @@ enum Command {
     History(history::History),
     #[command(subcommand)]
     Mirror(mirror::Mirror),
+    #[command(subcommand)]
+    Patch(patch::Patch),
     CheckLatest(check_latest::CheckLatest),
     #[command(subcommand)]
     Config(config::Command),
@@ -137,6 +140,7 @@ impl Cli {
             Command::Rebuild(command) => command.run(context),
             Command::History(command) => command.run(context),
             Command::Mirror(command) => command.run(context),
+            Command::Patch(command) => command.run(context),
             Command::CheckLatest(command) => command.run(context),
             Command::Config(command) => command.run(context),
             Command::Serve(command) => command.run(&context.root()),
@@ -286,6 +290,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(error) = cause.downcast_ref::<OtherTree>() {
             return Some(error.hint().into());
+        }
+        if let Some(hint) = patch::hint(cause) {
+            return Some(hint.into());
         }
         if cause.is::<NotSetUp>() {
             return Some("set it up with `system-image-server --root DIR init`".into());

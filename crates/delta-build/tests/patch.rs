@@ -1,0 +1,389 @@
+//! Patches between real archives: what they make, what they refuse, and what damage does.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panic")]
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use system_image_delta::patch::{
+    Applied, ApplyError, Codec, HeaderError, Limits, Patch, Remaker, varint,
+};
+use system_image_delta::{Header, Kind};
+use system_image_delta_build::Writer;
+use system_image_delta_build::patch::{MakeError, Options, make};
+
+const OPTIONS: Options = Options {
+    memory: 90 << 20,
+    threads: 2,
+};
+
+fn file(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn patch(base: &[u8], target: &[u8], options: Options) -> Vec<u8> {
+    let mut out = Vec::new();
+    make(&file(base), &file(target), options, &mut out).unwrap();
+    out
+}
+
+fn apply(base: &[u8], patch: &[u8]) -> Result<(Vec<u8>, Applied), ApplyError> {
+    let mut out = Vec::new();
+    let patch = Patch::open(patch).expect("the header is whole");
+    let applied = patch.apply(&file(base), &mut out, Limits::default())?;
+    Ok((out, applied))
+}
+
+fn tar(members: &[(&str, &[u8])], time: u64) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (name, content) in members {
+        let size = content.len() as u64;
+        let kind = Kind::File { size };
+        let time = time.cast_signed();
+        let header = Header::of_root(name.as_bytes().to_vec(), kind, 0o644, time);
+        writer.member(&header, &mut &**content).unwrap();
+    }
+    writer.finish().unwrap().0
+}
+
+/// Bytes that do not repeat, and pack badly.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Text of which no line comes twice.
+fn text(lines: std::ops::Range<u32>) -> Vec<u8> {
+    lines
+        .flat_map(|i| format!("line {i} says {}\n", i.wrapping_mul(2_654_435_761)).into_bytes())
+        .collect()
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("gzip")
+        .arg("-9nc")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(plain).unwrap());
+        child.wait_with_output().unwrap().stdout
+    })
+}
+
+fn packed(codec: Codec, plain: &[u8]) -> Vec<u8> {
+    let mut remaker = Remaker::new(codec, plain.len() as u64).unwrap();
+    let mut out = Vec::new();
+    remaker.push(plain, &mut out).unwrap();
+    remaker.finish(&mut out).unwrap();
+    out
+}
+
+/// An initial RAM disk: a cpio archive, packed by zstd.
+fn initrd(members: &[(&str, &[u8])], time: u32) -> Vec<u8> {
+    let mut cpio = Vec::new();
+    for (i, (name, content)) in members
+        .iter()
+        .chain(&[("TRAILER!!!", &b""[..])])
+        .enumerate()
+    {
+        let fields = [
+            i,
+            0o100_644,
+            0,
+            0,
+            1,
+            time as usize,
+            content.len(),
+            0,
+            0,
+            0,
+            0,
+            name.len() + 1,
+            0,
+        ];
+        cpio.extend_from_slice(b"070701");
+        for field in fields {
+            cpio.extend_from_slice(format!("{field:08X}").as_bytes());
+        }
+        cpio.extend_from_slice(name.as_bytes());
+        cpio.push(0);
+        cpio.resize(cpio.len().next_multiple_of(4), 0);
+        cpio.extend_from_slice(content);
+        cpio.resize(cpio.len().next_multiple_of(4), 0);
+    }
+    let codec = Codec::Zstd {
+        level: 9,
+        checksum: true,
+        window: 22,
+    };
+    packed(codec, &cpio)
+}
+
+/// A kernel as far as its packing goes.
+fn kernel(head: u64, plain: &[u8]) -> Vec<u8> {
+    let mut bytes = b"MZ".to_vec();
+    bytes.resize(0x202, 0);
+    bytes.extend_from_slice(b"HdrS");
+    bytes.extend(noise(head, 2000));
+    bytes.extend(packed(Codec::Lz4Legacy { level: 9 }, plain));
+    bytes.extend_from_slice(&u32::try_from(plain.len()).unwrap().to_le_bytes());
+    bytes.extend_from_slice(b"end");
+    bytes
+}
+
+/// Two versions of an image with something of everything.
+fn images() -> [Vec<u8>; 2] {
+    let module = noise(7, 90_000);
+    let mut new_module = module.clone();
+    new_module.splice(40_000..40_000, noise(8, 300));
+    for at in (0..new_module.len()).step_by(701) {
+        new_module[at] = new_module[at].wrapping_add(3);
+    }
+    let vmlinux = noise(9, 500_000);
+    let mut new_vmlinux = vmlinux.clone();
+    new_vmlinux.rotate_left(100_000);
+    new_vmlinux[5000] ^= 1;
+    let (log, new_log) = (text(0..9000), text(0..9100));
+    let base = tar(
+        &[
+            (
+                "boot/initrd.img-6.1.0-50",
+                &initrd(&[("lib/6.1.0-50/a.ko", &module)], 1),
+            ),
+            ("boot/vmlinuz-6.1.0-50", &kernel(1, &vmlinux)),
+            ("lib/6.1.0-50/a.ko", &module),
+            ("doc/changelog.gz", &gzip(&log)),
+            (
+                "etc/same",
+                b"the same content in both, long enough to be found by it",
+            ),
+            ("etc/empty", b""),
+        ],
+        1,
+    );
+    let target = tar(
+        &[
+            (
+                "boot/initrd.img-6.1.0-56",
+                &initrd(&[("lib/6.1.0-56/a.ko", &new_module)], 2),
+            ),
+            ("boot/vmlinuz-6.1.0-56", &kernel(2, &new_vmlinux)),
+            ("lib/6.1.0-56/a.ko", &new_module),
+            ("doc/changelog.gz", &gzip(&new_log)),
+            (
+                "etc/moved",
+                b"the same content in both, long enough to be found by it",
+            ),
+            ("etc/twice", &noise(11, 5000)),
+            ("etc/twice-again", &noise(11, 5000)),
+        ],
+        2,
+    );
+    [base, target]
+}
+
+#[test]
+fn an_image_is_made_of_another() {
+    let [base, target] = images();
+    let patch = patch(&base, &target, OPTIONS);
+    let (made, _) = apply(&base, &patch).unwrap();
+    assert!(made == target);
+    // The noise that is new once, and some for all else: nothing packed was carried, nothing twice.
+    let new = 5000 + 300 + 2000;
+    assert!(patch.len() < new + 4000, "{} bytes", patch.len());
+}
+
+#[test]
+fn equal_inputs_give_equal_patches_on_any_number_of_threads() {
+    let [base, target] = images();
+    let one = patch(
+        &base,
+        &target,
+        Options {
+            threads: 1,
+            ..OPTIONS
+        },
+    );
+    let four = patch(
+        &base,
+        &target,
+        Options {
+            threads: 4,
+            ..OPTIONS
+        },
+    );
+    assert!(one == four);
+}
+
+#[test]
+fn a_small_device_gets_a_patch_that_it_can_apply() {
+    let [base, target] = images();
+    let options = Options {
+        memory: 24 << 20,
+        ..OPTIONS
+    };
+    let small = patch(&base, &target, options);
+    let opened = Patch::open(&small[..]).unwrap();
+    assert!(opened.header().memory <= 24 << 20);
+    let mut out = Vec::new();
+    let limits = Limits {
+        memory: 24 << 20,
+        ..Limits::default()
+    };
+    opened.apply(&file(&base), &mut out, limits).unwrap();
+    assert!(out == target);
+}
+
+#[test]
+fn more_memory_than_the_device_allows_is_refused() {
+    let [base, target] = images();
+    let patch = patch(&base, &target, OPTIONS);
+    let mut out = Vec::new();
+    let limits = Limits {
+        memory: 1 << 20,
+        ..Limits::default()
+    };
+    let refused = Patch::open(&patch[..])
+        .unwrap()
+        .apply(&file(&base), &mut out, limits);
+    assert!(
+        matches!(refused, Err(ApplyError::Memory { .. })),
+        "{refused:?}"
+    );
+    assert!(out.is_empty());
+}
+
+#[test]
+fn another_base_is_refused_before_anything_is_written() {
+    let [base, target] = images();
+    let patch = patch(&base, &target, OPTIONS);
+    for at in [0, 600, base.len() / 2, base.len() - 2000] {
+        let mut other = base.clone();
+        other[at] ^= 1;
+        let mut out = Vec::new();
+        let refused =
+            Patch::open(&patch[..])
+                .unwrap()
+                .apply(&file(&other), &mut out, Limits::default());
+        assert!(
+            matches!(refused, Err(ApplyError::OtherBase { .. })),
+            "{at}: {refused:?}"
+        );
+        assert!(out.is_empty());
+    }
+    let refused = apply(&base[..1000], &patch);
+    assert!(matches!(refused, Err(ApplyError::Base(_))), "{refused:?}");
+}
+
+#[test]
+fn a_patch_that_needs_what_is_not_known_is_refused_by_name() {
+    let base = text(0..100);
+    let whole = patch(&base, &base, OPTIONS);
+    let mut header = Patch::open(&whole[..]).unwrap().header().clone();
+    let body = &whole[header.to_bytes().len()..];
+    header.required.push("mind-reading".into());
+    let asking = [&header.to_bytes()[..], body].concat();
+    let refused = apply(&base, &asking);
+    assert!(
+        matches!(&refused, Err(ApplyError::Feature(name)) if name == "mind-reading"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn what_is_no_patch_of_this_version_is_refused() {
+    let refused = Patch::open(&b"BSDIFF40 and more"[..]).unwrap_err();
+    assert!(matches!(refused, HeaderError::Magic));
+    let mut later = system_image_delta::patch::header::MAGIC.to_vec();
+    varint::put(&mut later, 2);
+    let refused = Patch::open(&later[..]).unwrap_err();
+    assert!(matches!(refused, HeaderError::Version(2)));
+}
+
+#[test]
+fn damage_is_refused_or_does_nothing() {
+    let [base, target] = images();
+    let whole = patch(&base, &target, OPTIONS);
+    let (mut refused, mut harmless) = (0, 0);
+    for at in (0..whole.len()).step_by(37) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let Ok(opened) = Patch::open(&damaged[..]) else {
+            refused += 1;
+            continue;
+        };
+        let mut out = Vec::new();
+        let done = opened.apply(&file(&base), &mut out, Limits::default());
+        assert!(target.starts_with(&out), "wrong bytes were handed on");
+        if done.is_ok() {
+            assert!(out == target);
+            harmless += 1;
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(
+        refused > 20 * harmless,
+        "{refused} refused, {harmless} harmless"
+    );
+    for len in (0..whole.len()).step_by(411) {
+        let opened = Patch::open(&whole[..len]);
+        let Ok(opened) = opened else { continue };
+        let mut out = Vec::new();
+        assert!(
+            opened
+                .apply(&file(&base), &mut out, Limits::default())
+                .is_err()
+        );
+        assert!(target.starts_with(&out));
+    }
+}
+
+#[test]
+fn any_bytes_are_made_of_any_others() {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..3000);
+    let edits = proptest::collection::vec((0..3000_usize, 0..200_usize, bytes()), 0..4);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(64));
+    runner
+        .run(&(bytes(), edits), |(base, edits)| {
+            let mut target = base.clone();
+            for (at, len, new) in edits {
+                let at = at.min(target.len());
+                let end = (at + len).min(target.len());
+                target.splice(at..end, new);
+            }
+            let patch = patch(&base, &target, OPTIONS);
+            prop_assert!(apply(&base, &patch).unwrap().0 == target);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let failed = make(&file(b"base"), &file(b"target"), OPTIONS, &mut Full).unwrap_err();
+    assert!(matches!(failed, MakeError::Write(_)), "{failed:?}");
+}

@@ -1,0 +1,252 @@
+//! `server patch`: the change between any two files, as `docs/formats/patch.md` has it.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+
+use anyhow::Context as _;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::Subcommand;
+use serde::Serialize;
+use system_image_delta::patch::{ApplyError, HeaderError, Identity, Limits};
+use system_image_delta_build::patch::{Options, make};
+use system_image_durable::Staged;
+use system_image_report::Size;
+
+use super::Context;
+
+/// Make, apply and look at patches between two files
+#[derive(Debug, Subcommand)]
+pub(super) enum Patch {
+    /// Write the patch that makes one file of another
+    Make {
+        /// The file that the patch leads from: a tar archive, or anything else
+        base: Utf8PathBuf,
+        /// The file that it leads to
+        target: Utf8PathBuf,
+        /// Where the patch goes
+        out: Utf8PathBuf,
+        /// Most memory that applying it may take
+        #[arg(long, value_name = "SIZE", default_value = "90MiB", value_parser = size)]
+        max_apply_memory: u64,
+    },
+    /// Make the file that a patch leads to
+    Apply {
+        /// The file that the patch leads from
+        base: Utf8PathBuf,
+        /// The patch
+        patch: Utf8PathBuf,
+        /// Where the file goes
+        out: Utf8PathBuf,
+        /// Most memory that it may take
+        #[arg(long, value_name = "SIZE", default_value = "96MiB", value_parser = size)]
+        max_memory: u64,
+    },
+    /// Tell what a patch leads from and to, and what applying it takes
+    Info {
+        /// The patch
+        patch: Utf8PathBuf,
+    },
+}
+
+/// What making a patch came to.
+#[derive(Debug, Serialize)]
+struct Made {
+    bytes: u64,
+    target_bytes: u64,
+    memory: u64,
+}
+
+/// What applying a patch came to.
+#[derive(Debug, Serialize)]
+struct Applied {
+    bytes: u64,
+}
+
+/// What a patch says of itself.
+#[derive(Debug, Serialize)]
+struct Info {
+    base: Side,
+    target: Side,
+    memory: u64,
+    work: u64,
+    required: Vec<String>,
+    optional: Vec<String>,
+}
+
+/// One of the two files.
+#[derive(Debug, Serialize)]
+struct Side {
+    bytes: u64,
+    sha256: String,
+}
+
+impl From<&Identity> for Side {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            bytes: identity.len,
+            sha256: identity.to_string(),
+        }
+    }
+}
+
+impl Patch {
+    pub(super) fn run(self, context: &Context) -> anyhow::Result<()> {
+        match self {
+            Self::Make {
+                base,
+                target,
+                out,
+                max_apply_memory,
+            } => {
+                let threads = std::thread::available_parallelism().map_or(1, usize::from);
+                let options = Options {
+                    memory: max_apply_memory,
+                    threads: context.jobs.map_or(threads, usize::from),
+                };
+                make_file([&base, &target], &out, options, context)
+            }
+            Self::Apply {
+                base,
+                patch,
+                out,
+                max_memory,
+            } => apply_file(&base, &patch, &out, max_memory, context),
+            Self::Info { patch } => {
+                let header = opened(&patch)?.header().clone();
+                let info = Info {
+                    base: (&header.base).into(),
+                    target: (&header.target).into(),
+                    memory: header.memory,
+                    work: header.work,
+                    required: header.required,
+                    optional: header.optional,
+                };
+                context.print(&info, |info| {
+                    println!(
+                        "from    {} bytes, SHA-256 {}",
+                        info.base.bytes, info.base.sha256
+                    );
+                    println!(
+                        "to      {} bytes, SHA-256 {}",
+                        info.target.bytes, info.target.sha256
+                    );
+                    println!("memory  {}", Size(info.memory));
+                    println!("unpacks {}", Size(info.work));
+                    for name in &info.required {
+                        println!("needs   {name}");
+                    }
+                })
+            }
+        }
+    }
+}
+
+fn make_file(
+    [base, target]: [&Utf8Path; 2],
+    out: &Utf8Path,
+    options: Options,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let (from, to) = (open(base)?, open(target)?);
+    let target_bytes = to.metadata().with_context(|| reading(target))?.len();
+    let writing = || format!("cannot write `{out}`");
+    let mut staged = Staged::create(out, 0o644).with_context(writing)?;
+    let mut writer = BufWriter::new(&mut staged);
+    let summary = make(&from, &to, options, &mut writer)
+        .with_context(|| format!("no patch from `{base}` to `{target}`"))?;
+    writer.flush().with_context(writing)?;
+    drop(writer);
+    if !context.dry_run {
+        staged.commit().with_context(writing)?;
+    }
+    let made = Made {
+        bytes: summary.bytes,
+        target_bytes,
+        memory: summary.memory,
+    };
+    context.print(&made, |made| {
+        context.say(&format!(
+            "{out}: {} for {}, applied in {}",
+            Size(made.bytes),
+            Size(made.target_bytes),
+            Size(made.memory)
+        ));
+    })
+}
+
+fn apply_file(
+    base: &Utf8Path,
+    patch: &Utf8Path,
+    out: &Utf8Path,
+    memory: u64,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let from = open(base)?;
+    let opened = opened(patch)?;
+    let writing = || format!("cannot write `{out}`");
+    let mut staged = Staged::create(out, 0o644).with_context(writing)?;
+    let limits = Limits {
+        memory,
+        ..Limits::default()
+    };
+    let applied = opened
+        .apply(&from, staged.file(), limits)
+        .with_context(|| format!("cannot apply `{patch}` to `{base}`"))?;
+    if !context.dry_run {
+        staged.commit().with_context(writing)?;
+    }
+    let applied = Applied {
+        bytes: applied.bytes,
+    };
+    context.print(&applied, |applied| {
+        context.say(&format!("{out}: {}", Size(applied.bytes)));
+    })
+}
+
+fn open(path: &Utf8Path) -> anyhow::Result<File> {
+    File::open(path).with_context(|| reading(path))
+}
+
+fn opened(path: &Utf8Path) -> anyhow::Result<system_image_delta::patch::Patch<BufReader<File>>> {
+    let input = BufReader::new(open(path)?);
+    system_image_delta::patch::Patch::open(input).with_context(|| reading(path))
+}
+
+fn reading(path: &Utf8Path) -> String {
+    format!("cannot read `{path}`")
+}
+
+/// Parses a size, like `24MiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err("it is a number of bytes, or of KiB, MiB or GiB".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "it begins with no number")?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "it is too large".into())
+}
+
+/// What the person at the keyboard can do.
+pub(super) fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if let Some(error) = cause.downcast_ref::<ApplyError>() {
+        return match error {
+            ApplyError::Memory { .. } => {
+                Some("allow more with `--max-memory`, or make it with `--max-apply-memory`")
+            }
+            ApplyError::OtherBase { .. } => {
+                Some("`patch info` tells the SHA-256 of the file that it leads from")
+            }
+            ApplyError::Feature(_) => Some("a newer program can apply it"),
+            _ => None,
+        };
+    }
+    cause
+        .is::<HeaderError>()
+        .then_some("was it downloaded whole, and as binary?")
+}
