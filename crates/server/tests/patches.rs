@@ -1,0 +1,111 @@
+//! Patches between files, by the real program.
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn program(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_system-image-server"))
+        .current_dir(directory)
+        .arg("patch")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn works(directory: &Path, arguments: &[&str]) -> String {
+    let output = program(directory, arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn fails(directory: &Path, arguments: &[&str]) -> String {
+    let output = program(directory, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Two files of a megabyte that differ in a few places.
+fn two_files() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let old: String = (0..40_000)
+        .map(|i| format!("line {i} of the file\n"))
+        .collect();
+    let new = old.replace("line 777 ", "another line ") + "and one more\n";
+    fs::write(directory.path().join("old"), old).unwrap();
+    fs::write(directory.path().join("new"), new).unwrap();
+    directory
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<_> = entries
+        .map(|entry| name(entry).into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_patch_makes_the_new_file_of_the_old_one() {
+    let files = two_files();
+    let place = files.path();
+    let said = works(place, &["make", "old", "new", "patch"]);
+    assert!(said.starts_with("patch: "), "{said}");
+    assert!(fs::metadata(place.join("patch")).unwrap().len() < 500);
+    works(place, &["apply", "old", "patch", "copy"]);
+    assert_eq!(
+        fs::read(place.join("copy")).unwrap(),
+        fs::read(place.join("new")).unwrap()
+    );
+
+    let info: Value = serde_json::from_str(&works(place, &["info", "patch", "--json"])).unwrap();
+    assert_eq!(
+        info["base"]["bytes"],
+        fs::metadata(place.join("old")).unwrap().len()
+    );
+    assert_eq!(info["target"]["sha256"].as_str().unwrap().len(), 64);
+    assert!(works(place, &["info", "patch"]).contains("memory"));
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let files = two_files();
+    let said = works(files.path(), &["make", "old", "new", "patch", "--dry-run"]);
+    assert!(said.starts_with("dry run: patch: "), "{said}");
+    assert_eq!(names(files.path()), ["new", "old"]);
+}
+
+#[test]
+fn what_cannot_be_applied_says_why_and_leaves_nothing() {
+    let files = two_files();
+    let place = files.path();
+    works(place, &["make", "old", "new", "patch"]);
+    let before = names(place);
+    for (arguments, why) in [
+        (&["apply", "new", "patch", "copy"][..], "not the base"),
+        (&["apply", "old", "new", "copy"], "not a patch"),
+        (&["apply", "old", "none", "copy"], "cannot read `none`"),
+        (
+            &["apply", "old", "patch", "copy", "--max-memory", "1KiB"],
+            "memory",
+        ),
+        (&["make", "old", "none", "other"], "cannot read `none`"),
+        (
+            &["make", "old", "new", "nowhere/other"],
+            "cannot write `nowhere/other`",
+        ),
+        (&["info", "old"], "not a patch"),
+    ] {
+        let said = fails(place, arguments);
+        assert!(said.contains(why), "{arguments:?}: {said}");
+        assert_eq!(names(place), before, "{arguments:?}");
+    }
+    let hinted = fails(place, &["apply", "new", "patch", "copy"]);
+    assert!(hinted.contains("hint: `patch info`"), "{hinted}");
+}
