@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 39] = [
+const NEEDED: [(&str, &str); 41] = [
     ("aria2c", "aria2"),
     ("busctl", "systemd"),
     ("busybox", "busybox-static"),
@@ -25,6 +25,7 @@ const NEEDED: [(&str, &str); 39] = [
     ("grub-mkimage", "grub-common"),
     ("lomiri-download-manager", "lomiri-download-manager"),
     ("losetup", "mount"),
+    ("lz4", "lz4"),
     ("mformat", "mtools"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
@@ -39,6 +40,7 @@ const NEEDED: [(&str, &str); 39] = [
     ("tar", "tar"),
     ("wrk", "wrk"),
     ("xz", "xz-utils"),
+    ("zstd", "zstd"),
     // Boot loaders and firmware for virtual machines.
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
     ("/usr/lib/grub/x86_64-efi/moddep.lst", "grub-efi-amd64-bin"),

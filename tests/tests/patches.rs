@@ -1,0 +1,82 @@
+//! A second applier, written from `docs/formats/patch.md` alone, makes the same of our patches.
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn run(directory: &Path, program: &str, arguments: &[&str]) {
+    let output = Command::new(program)
+        .current_dir(directory)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+}
+
+/// Makes an image of a tree with an initial RAM disk, a kernel and manuals, packed by the programs that
+/// distributions use.
+const IMAGE: &str = r#"
+set -eu
+out=$1 lines=$2 version=$3
+rm -rf tree && mkdir -p tree/boot tree/doc tree/lib/$version
+seq $lines | sed "s/$/ of the module/" > tree/lib/$version/module
+(cd tree/lib && find . | sort | cpio --quiet -o -H newc) > cpio
+zstd -q -9 -f cpio -o tree/boot/initrd.img-$version
+seq 2000 $((lines * 9)) > vmlinux
+# What a kernel for x86 begins with, as far as it is looked at.
+{ printf MZ; head -c 512 /dev/zero; printf HdrS; echo $version; lz4 -l -9 -q -c vmlinux; printf '1234the end'; } \
+    > tree/boot/vmlinuz-$version
+seq $lines | gzip -9n > tree/doc/changelog.gz
+seq 5 $lines | gzip -6n > tree/doc/manual.gz
+tar --sort=name --owner=0 --group=0 --numeric-owner -cf $out -C tree .
+"#;
+
+#[test]
+fn a_second_applier_makes_the_same() {
+    let lab = tempfile::tempdir().unwrap();
+    let place = lab.path();
+    run(
+        place,
+        "bash",
+        &["-c", IMAGE, "image", "old.tar", "50000", "6.1.0-50"],
+    );
+    run(
+        place,
+        "bash",
+        &["-c", IMAGE, "image", "new.tar", "50400", "6.1.0-56"],
+    );
+    let server = system_image_tests::programs().join("system-image-server");
+    let server = server.to_str().unwrap();
+    run(
+        place,
+        server,
+        &["patch", "make", "old.tar", "new.tar", "patch"],
+    );
+    let info = Command::new(server)
+        .current_dir(place)
+        .args(["patch", "info", "patch"])
+        .output()
+        .unwrap();
+    let info = String::from_utf8(info.stdout).unwrap();
+    for feature in ["pack-deflate", "pack-lz4-hc", "pack-zstd-1.5.4"] {
+        assert!(info.contains(feature), "{info}");
+    }
+    run(
+        place,
+        server,
+        &["patch", "apply", "old.tar", "patch", "ours.tar"],
+    );
+    let applier = Path::new(env!("CARGO_MANIFEST_DIR")).join("patch.py");
+    let applier = applier.to_str().unwrap();
+    run(
+        place,
+        "python3",
+        &[applier, "old.tar", "patch", "theirs.tar"],
+    );
+    let new = fs::read(place.join("new.tar")).unwrap();
+    assert!(fs::read(place.join("ours.tar")).unwrap() == new);
+    assert!(fs::read(place.join("theirs.tar")).unwrap() == new);
+}
