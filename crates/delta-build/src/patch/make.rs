@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256};
+use system_image_delta::patch::header::DIGEST;
 use system_image_delta::patch::{
     ApplyError, Codec, Header, Identity, Limits, Output, Patch, ReadAt, Remaker,
 };
@@ -79,8 +80,17 @@ pub fn make(
         .memory
         .saturating_sub(LEAST_PAGES + fixed(target_len));
     let allowed = |codec: Codec, len: u64| Remaker::memory(codec, len) <= spare;
-    let plan =
-        plan::plan((base, base_len), (target, target_len), &allowed).map_err(MakeError::Read)?;
+    // The files are read for their digests while it is found out what is in them.
+    let (plan, digests) = std::thread::scope(|scope| {
+        let digests = scope.spawn(|| {
+            let base = digests(base, base_len, BASE_BLOCK)?;
+            Ok::<_, io::Error>((base, digests(target, target_len, TARGET_BLOCK)?))
+        });
+        let plan = plan::plan((base, base_len), (target, target_len), &allowed);
+        let digests = digests.join().expect("it does not panic");
+        plan.and_then(|plan| Ok((plan, digests?)))
+    })
+    .map_err(MakeError::Read)?;
     let maker = Maker {
         base,
         target,
@@ -92,14 +102,7 @@ pub fn make(
         .pack(options.threads)
         .map_err(MakeError::Write)?;
     drop(written);
-    let header = header(
-        (base, base_len),
-        (target, target_len),
-        &plan,
-        &packed,
-        options,
-    )
-    .map_err(MakeError::Read)?;
+    let header = header((base_len, target_len), digests, &plan, &packed, options);
     drop(plan);
     let header = prove(header, &packed, base, target)?;
     let front = header.to_bytes();
@@ -366,13 +369,16 @@ fn numbers(codec: Codec) -> Vec<u64> {
     bytes.into_iter().map(u64::from).collect()
 }
 
+/// The digest of a file, and of each of its blocks.
+type Digests = ([u8; 32], Vec<[u8; DIGEST]>);
+
 fn header(
-    (base, base_len): (&File, u64),
-    (target, target_len): (&File, u64),
+    (base_len, target_len): (u64, u64),
+    ((base_digest, base_digests), (target_digest, target_digests)): (Digests, Digests),
     plan: &Plan,
     packed: &Packed,
     options: Options,
-) -> io::Result<Header> {
+) -> Header {
     let mut required = Vec::new();
     let mut encoder = 0;
     for part in &plan.parts {
@@ -387,8 +393,6 @@ fn header(
         }
     }
     required.sort();
-    let (base_digest, base_digests) = digests(base, base_len, BASE_BLOCK)?;
-    let (target_digest, target_digests) = digests(target, target_len, TARGET_BLOCK)?;
     let mut header = Header {
         required,
         optional: Vec::new(),
@@ -414,11 +418,10 @@ fn header(
     } else {
         Patch::<&[u8]>::fixed_memory(&header) + encoder
     };
-    Ok(header)
+    header
 }
 
-/// The digest of a file, and of each of its blocks.
-fn digests(file: &File, len: u64, block: u32) -> io::Result<([u8; 32], Vec<[u8; 16]>)> {
+fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
     let mut whole = Sha256::new();
     let mut blocks = Vec::new();
     let mut buffer = vec![0; 1 << block];
@@ -428,7 +431,7 @@ fn digests(file: &File, len: u64, block: u32) -> io::Result<([u8; 32], Vec<[u8; 
         FileExt::read_exact_at(file, bytes, start)?;
         whole.update(&*bytes);
         let digest: [u8; 32] = Sha256::digest(&*bytes).into();
-        blocks.push(digest[..16].try_into().expect("it has 32 bytes"));
+        blocks.push(digest[..DIGEST].try_into().expect("it has 32 bytes"));
     }
     Ok((whole.finalize().into(), blocks))
 }
