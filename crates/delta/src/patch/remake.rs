@@ -226,3 +226,46 @@ fn lz4_block(
     plain.clear();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_the_one_that_the_feature_names() {
+        let (major, minor, patch) = (1, 5, 4);
+        let number = major * 10_000 + minor * 100 + patch;
+        assert_eq!(zstd_safe::version_number(), number);
+        let codec = Codec::Zstd {
+            level: 9,
+            checksum: true,
+            window: 22,
+        };
+        assert_eq!(codec.feature(), Some("pack-zstd-1.5.4"));
+    }
+
+    #[test]
+    fn how_the_bytes_are_cut_makes_no_difference() {
+        let plain: Vec<u8> = (0..700_000_u32).flat_map(u32::to_le_bytes).collect();
+        for codec in [
+            Codec::Stored,
+            Codec::Lz4Legacy { level: 9 },
+            Codec::Zstd {
+                level: 3,
+                checksum: false,
+                window: 21,
+            },
+        ] {
+            let made = |cut: usize| {
+                let mut remaker = Remaker::new(codec, plain.len() as u64).unwrap();
+                let mut out = Vec::new();
+                for bytes in plain.chunks(cut) {
+                    remaker.push(bytes, &mut out).unwrap();
+                }
+                remaker.finish(&mut out).unwrap();
+                out
+            };
+            assert!(made(64 << 10) == made(1_000_003), "{codec:?}");
+        }
+    }
+}
