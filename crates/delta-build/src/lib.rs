@@ -11,6 +11,7 @@ mod compare;
 pub mod delta;
 mod index;
 pub mod normalise;
+pub mod parallel;
 pub mod patch;
 mod removed;
 pub mod writer;

@@ -19,10 +19,10 @@ use crate::follow::follow;
 use crate::generators::{Job, Produced, Run, produce};
 use crate::history::Event;
 use crate::image::{self, Draft};
-use crate::parallel;
 use crate::part::{Part, is_version_file};
 use crate::promote::again;
 use crate::tree::Tree;
+use system_image_delta_build::parallel;
 
 /// What became of one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -11,7 +11,7 @@
 //! | [`image`] | an image in the making: full and as deltas |
 //! | [`publish`], [`promote`], [`tag`], [`withdraw`], [`phase`], [`expire`] | what happens to images |
 //! | [`import`], [`generators`], [`rootfs`], [`packages`], [`android`], [`web`] | images of configured sources |
-//! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`], [`latest`], [`parallel`] | the tree as a whole |
+//! | [`references`], [`gc`], [`verify`], [`rebuild`], [`diff`], [`latest`] | the tree as a whole |
 //! | [`remote`], [`mirror`] | another server, verified; copies of a tree |
 //! | [`serve`] | static files over HTTP |
 //! | [`commands`] | the command line |
@@ -42,7 +42,6 @@ pub mod mirror;
 pub mod noticed;
 pub mod overlap;
 pub mod packages;
-pub mod parallel;
 pub mod part;
 pub mod payload;
 pub mod phase;

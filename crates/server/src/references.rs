@@ -7,8 +7,8 @@ use system_image_formats::channels::DeviceEntry;
 use system_image_formats::index::Image;
 use system_image_formats::name::TreePath;
 
-use crate::parallel::on_all_cores;
 use crate::published::{Published, channels_path};
+use system_image_delta_build::parallel::on_all_cores;
 
 /// The files that the visible documents name.
 #[derive(Debug, Default)]

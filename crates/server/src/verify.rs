@@ -13,9 +13,9 @@ use system_image_formats::name::{DeviceName, TreePath};
 use system_image_formats::version::{ImageVersion, Percentage};
 use system_image_trust::{Keyring, Now, Signers};
 
-use crate::parallel::on_all_cores;
 use crate::part::is_version_file;
 use crate::published::{DAY, MAX_SIGNATURE, Published, channels_path};
+use system_image_delta_build::parallel::on_all_cores;
 
 /// Days before its end from which a keyring is warned of.
 const SOON: i64 = 30;

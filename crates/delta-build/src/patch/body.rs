@@ -7,6 +7,8 @@ use liblzma::stream::{Filters, LzmaOptions, MatchFinder, Mode};
 use liblzma::write::XzEncoder;
 use system_image_delta::patch::{KINDS, Stream, varint};
 
+use crate::parallel;
+
 /// A run of bytes that the applier asks one stream for.
 #[derive(Clone, Copy)]
 struct Asked {
@@ -75,7 +77,7 @@ impl Body {
         // The longest first, so that none is left alone at the end.
         let mut order: Vec<usize> = (0..self.streams.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.streams[i].len()));
-        let packed = crate::patch::parallel::map(threads, &order, |&i| {
+        let packed = parallel::each(threads, &order, |&i| {
             if self.streams[i].is_empty() {
                 return Ok(Vec::new());
             }

@@ -13,10 +13,10 @@ use system_image_delta::patch::{
     ApplyError, Codec, Header, Identity, Limits, Output, Patch, ReadAt, Remaker,
 };
 
+use crate::parallel;
 use crate::patch::body::Packed;
 use crate::patch::emit::{self, Ops, Written};
 use crate::patch::matcher::Matcher;
-use crate::patch::parallel;
 use crate::patch::plan::{self, Part, Place, Plan, Segment, Side, Source, Space};
 
 /// Length of a block of the base, as a power of two: read as a whole to check it.
@@ -91,11 +91,13 @@ pub fn make(
         plan.and_then(|plan| Ok((plan, digests?)))
     })
     .map_err(MakeError::Read)?;
+    let opened = order(&plan);
     let maker = Maker {
         base,
         target,
         plan: &plan,
-        starts: starts(&plan, base_len),
+        starts: starts(&plan, &opened, base_len),
+        opened,
     };
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
     let packed = emit::write(&written)
@@ -124,11 +126,10 @@ fn fixed(target_len: u64) -> u64 {
 }
 
 /// Where each view begins in the applier's line of addresses, in the order in which they open.
-fn starts(plan: &Plan, base_len: u64) -> Vec<u64> {
-    let order = order(plan);
+fn starts(plan: &Plan, order: &[usize], base_len: u64) -> Vec<u64> {
     let mut starts = vec![0; plan.views.len()];
     let mut end = base_len;
-    for i in order {
+    for &i in order {
         starts[i] = end;
         end += plan.views[i].plain_len;
     }
@@ -164,6 +165,8 @@ struct Maker<'a> {
     base: &'a File,
     target: &'a File,
     plan: &'a Plan,
+    /// The views that are opened, in order.
+    opened: Vec<usize>,
     starts: Vec<u64>,
 }
 
@@ -242,7 +245,7 @@ impl Maker<'_> {
             }
         }
         jobs.sort_by_key(|&(weight, i, k)| (std::cmp::Reverse(weight), i, k));
-        let results = parallel::map(threads, &jobs, |&(_, i, k)| {
+        let results = parallel::each(threads, &jobs, |&(_, i, k)| {
             let part = &self.plan.parts[i];
             self.ops(part, &part.segments[k])
         });
@@ -256,7 +259,7 @@ impl Maker<'_> {
     /// Everything, in order.
     fn written(&self, threads: usize) -> io::Result<Vec<Written>> {
         let mut searched = self.searched(threads)?;
-        let mut views = order(self.plan).into_iter().peekable();
+        let mut views = self.opened.iter().copied().peekable();
         let mut all = Vec::new();
         let mut made = 0;
         for (i, part) in self.plan.parts.iter().enumerate() {
@@ -265,7 +268,7 @@ impl Maker<'_> {
             if let Some(view) = packed {
                 self.open(&mut views, made, &mut all);
                 let mut control = vec![2, view.plain_len];
-                control.extend(numbers(view.codec));
+                control.extend(view.codec.numbers());
                 all.push(Written::Control(control));
             }
             for (k, segment) in part.segments.iter().enumerate() {
@@ -325,7 +328,7 @@ impl Maker<'_> {
             view.range.end - view.range.start,
             view.plain_len,
         ];
-        control.extend(numbers(view.codec));
+        control.extend(view.codec.numbers());
         control
     }
 }
@@ -359,14 +362,6 @@ fn search(ops: &mut Ops, address: u64, old: &[u8], new: &[u8]) {
         ops.copy(address + step.old as u64, from, &new[at..end]);
         at = end;
     }
-}
-
-/// A codec's form as numbers.
-fn numbers(codec: Codec) -> Vec<u64> {
-    let mut bytes = Vec::new();
-    codec.put(&mut bytes);
-    // All of its numbers are below 128.
-    bytes.into_iter().map(u64::from).collect()
 }
 
 /// The digest of a file, and of each of its blocks.

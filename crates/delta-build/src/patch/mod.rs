@@ -12,7 +12,6 @@ mod image;
 mod make;
 mod matcher;
 mod packed;
-mod parallel;
 mod plan;
 
 pub use make::{MakeError, Options, Summary, make};

@@ -3,6 +3,7 @@
 //! here: that is work for all processors, and comes next.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -175,33 +176,29 @@ enum Seen {
     Place(Place),
 }
 
+/// A content by its length and SHA-256.
+type Content = (u64, [u8; 32]);
+
+/// What came of a search for a content.
+#[derive(Clone, Copy)]
+enum Found {
+    /// All of it is there.
+    At(Place),
+    /// It is nowhere yet; what it is known by, if it is long enough to be searched for.
+    Nowhere(Option<Content>),
+}
+
 struct Planner<'a> {
     base: &'a File,
     target: &'a File,
     files: Files,
     digests: HashMap<usize, [u8; 32]>,
-    seen: HashMap<(u64, [u8; 32]), Seen>,
+    seen: HashMap<Content, Seen>,
     plan: Plan,
     /// Members of the base's packed members, by the view that shows them.
     inner: HashMap<usize, Files>,
     /// Whether a packed member may be made again, by what that takes.
     allowed: &'a dyn Fn(Codec, u64) -> bool,
-}
-
-/// The bytes that a part is to make.
-#[derive(Clone, Copy)]
-enum New<'a> {
-    Target(&'a File),
-    Plain(&'a [u8]),
-}
-
-impl New<'_> {
-    fn read(self, range: &Range<u64>) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Target(file) => read(file, range),
-            Self::Plain(plain) => Ok(plain[index(range)].to_vec()),
-        }
-    }
 }
 
 /// Reads a range of a file.
@@ -246,18 +243,17 @@ pub(crate) fn plan(
 impl Planner<'_> {
     /// An item of the target itself.
     fn item(&mut self, item: &Item) -> io::Result<()> {
-        let new = New::Target(self.target);
         let mut segments = Vec::new();
         let size = item.content.end - item.content.start;
         let old = self.files.counterpart(&item.path, size).cloned();
-        self.head(new, item, old.as_ref(), Space::Base, &mut segments)?;
+        Self::head(item, old.as_ref(), Space::Base, &mut segments);
         if size == 0 {
             self.plain(segments);
             return Ok(());
         }
-        let bytes = new.read(&item.content)?;
-        let copy = self.found(&bytes, old.as_ref())?;
-        if copy.is_none() && size >= SHORTEST_PACKED {
+        let bytes = read(self.target, &item.content)?;
+        let found = self.found(&bytes, old.as_ref())?;
+        if matches!(found, Found::Nowhere(_)) && size >= SHORTEST_PACKED {
             let mut members = packed::remade(&bytes);
             members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
             if !members.is_empty() {
@@ -270,8 +266,7 @@ impl Planner<'_> {
             }
         }
         let source = self.source(
-            copy,
-            &bytes,
+            found,
             old.as_ref(),
             Space::Base,
             Seen::Target(item.content.start),
@@ -288,20 +283,13 @@ impl Planner<'_> {
     }
 
     /// Where content comes from that was not found whole; remembers it.
-    fn source(
-        &mut self,
-        copy: Option<Place>,
-        bytes: &[u8],
-        old: Option<&Item>,
-        old_space: Space,
-        seen: Seen,
-    ) -> Source {
-        if let Some(place) = copy {
-            return Source::Copy(place);
-        }
-        if bytes.len() as u64 >= SHORTEST_FOUND {
-            let key = (bytes.len() as u64, Sha256::digest(bytes).into());
-            self.seen.entry(key).or_insert(seen);
+    fn source(&mut self, found: Found, old: Option<&Item>, old_space: Space, seen: Seen) -> Source {
+        match found {
+            Found::At(place) => return Source::Copy(place),
+            Found::Nowhere(Some(content)) => {
+                self.seen.entry(content).or_insert(seen);
+            }
+            Found::Nowhere(None) => {}
         }
         match old.filter(|old| !old.content.is_empty()) {
             Some(old) => Source::Like(
@@ -316,42 +304,42 @@ impl Planner<'_> {
     }
 
     /// Where exactly this content is already.
-    fn found(&mut self, bytes: &[u8], old: Option<&Item>) -> io::Result<Option<Place>> {
+    fn found(&mut self, bytes: &[u8], old: Option<&Item>) -> io::Result<Found> {
         let size = bytes.len() as u64;
-        let at = |offset| Place {
-            space: Space::Base,
-            offset,
+        let at = |content: &Range<u64>| {
+            Found::At(Place {
+                space: Space::Base,
+                offset: content.start,
+            })
         };
         if let Some(old) = old
             && old.content.end - old.content.start == size
             && read(self.base, &old.content)? == bytes
         {
-            return Ok(Some(at(old.content.start)));
+            return Ok(at(&old.content));
         }
         if size < SHORTEST_FOUND {
-            return Ok(None);
+            return Ok(Found::Nowhere(None));
         }
-        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        let content = (size, Sha256::digest(bytes).into());
         for &i in self.files.by_size.get(&size).into_iter().flatten() {
-            let content = &self.files.items[i].content;
+            let range = &self.files.items[i].content;
             let known = match self.digests.entry(i) {
-                std::collections::hash_map::Entry::Occupied(known) => *known.get(),
-                std::collections::hash_map::Entry::Vacant(new) => {
-                    *new.insert(Sha256::digest(read(self.base, content)?).into())
-                }
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => *new.insert(Sha256::digest(read(self.base, range)?).into()),
             };
-            if known == digest {
-                return Ok(Some(at(content.start)));
+            if known == content.1 {
+                return Ok(at(range));
             }
         }
-        Ok(match self.seen.get(&(size, digest)).copied() {
-            None => None,
-            Some(Seen::Place(place)) => Some(place),
+        Ok(match self.seen.get(&content).copied() {
+            None => Found::Nowhere(Some(content)),
+            Some(Seen::Place(place)) => Found::At(place),
             Some(Seen::Target(start)) => {
                 let range = start..start + size;
                 let place = self.view(Side::Target, range, Codec::Stored, Vec::new(), size);
-                self.seen.insert((size, digest), Seen::Place(place));
-                Some(place)
+                self.seen.insert(content, Seen::Place(place));
+                Found::At(place)
             }
         })
     }
@@ -378,43 +366,23 @@ impl Planner<'_> {
     }
 
     /// The head of an item: that of its counterpart, with some bytes changed, if it has the length.
-    fn head(
-        &self,
-        new: New<'_>,
-        item: &Item,
-        old: Option<&Item>,
-        old_space: Space,
-        segments: &mut Vec<Segment>,
-    ) -> io::Result<()> {
+    fn head(item: &Item, old: Option<&Item>, old_space: Space, segments: &mut Vec<Segment>) {
         let len = item.head.end - item.head.start;
         if len == 0 {
-            return Ok(());
+            return;
         }
         let fits = |old: &&Item| old.head.end - old.head.start == len;
-        let source = if let Some(old) = old.filter(fits) {
-            let place = Place {
+        let source = old.filter(fits).map_or(Source::New, |old| {
+            Source::Aligned(Place {
                 space: old_space,
                 offset: old.head.start,
-            };
-            let bytes = new.read(&item.head)?;
-            let is_same = match old_space {
-                Space::Base => read(self.base, &old.head)? == bytes,
-                Space::View(view) => self.plan.views[view].plain[index(&old.head)] == bytes,
-            };
-            if is_same {
-                Source::Copy(place)
-            } else {
-                Source::Aligned(place)
-            }
-        } else {
-            Source::New
-        };
+            })
+        });
         segments.push(Segment {
             new: item.head.clone(),
             kind: kind::META,
             source,
         });
-        Ok(())
     }
 
     /// What follows the content: zeros. Behind a copy, those of the old item go on with it.
@@ -542,7 +510,6 @@ impl Planner<'_> {
         // Its own view comes last, so that none of its parts is taken for seen too early.
         let view = self.plan.views.len();
         self.view(Side::Target, range, member.codec, Vec::new(), len);
-        let new = New::Plain(&member.plain);
         let mut segments = Vec::new();
         for item in &items {
             let size = item.content.end - item.content.start;
@@ -551,7 +518,7 @@ impl Planner<'_> {
                 files.counterpart(&item.path, size).cloned()
             });
             let space = old_view.map_or(Space::Base, Space::View);
-            self.head(new, item, inner.as_ref(), space, &mut segments)?;
+            Self::head(item, inner.as_ref(), space, &mut segments);
             let mut is_copy = false;
             if size > 0 {
                 let bytes = &member.plain[index(&item.content)];
@@ -563,10 +530,10 @@ impl Planner<'_> {
                 let outer = is_archive
                     .then(|| self.files.counterpart(&item.path, size).cloned())
                     .flatten();
-                let copy = self.found(bytes, outer.as_ref())?;
+                let found = self.found(bytes, outer.as_ref())?;
                 let source = match (&outer, &inner) {
-                    (Some(_), _) => self.source(copy, bytes, outer.as_ref(), Space::Base, seen),
-                    _ => self.source(copy, bytes, inner.as_ref(), space, seen),
+                    (Some(_), _) => self.source(found, outer.as_ref(), Space::Base, seen),
+                    _ => self.source(found, inner.as_ref(), space, seen),
                 };
                 is_copy = matches!(source, Source::Copy(_));
                 segments.push(Segment {

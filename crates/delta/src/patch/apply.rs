@@ -2,9 +2,9 @@
 
 use std::io::{self, Read};
 
-use crate::patch::base::{Base, ReadAt};
+use crate::patch::base::{Base, ReadAt, at_once};
 use crate::patch::blocks::{Blocks, Output};
-use crate::patch::codec::{Codec, CodecError};
+use crate::patch::codec::{Codec, CodecError, FEATURES};
 use crate::patch::header::{Header, HeaderError};
 use crate::patch::remake::Remaker;
 use crate::patch::space::Space;
@@ -14,9 +14,6 @@ use crate::patch::view::Origin;
 
 /// How much of a packed member is made at once, in bytes.
 const MADE_AT_ONCE: usize = 64 << 10;
-
-/// What can be done here that a patch may require.
-const FEATURES: [&str; 3] = ["pack-deflate", "pack-lz4-hc", "pack-zstd-1.5.4"];
 
 /// What a device allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,8 +268,7 @@ impl<R: Read> Applier<'_, R> {
                 let made = if is_copy && !in_base {
                     // What lends the room is also read from: this goes through a buffer.
                     let mut buffer = [0; COPIED_AT_ONCE];
-                    let len = usize::try_from(left)
-                        .map_or(COPIED_AT_ONCE, |left| left.min(COPIED_AT_ONCE));
+                    let len = at_once(left, COPIED_AT_ONCE);
                     let buffer = &mut buffer[..len];
                     self.copy(buffer, kind)?;
                     self.blocks.write(buffer)?;
@@ -319,8 +315,7 @@ impl<R: Read> Applier<'_, R> {
             while let Some(piece) = self.next(&mut pieces)? {
                 let (mut left, is_copy) = piece.parts();
                 while left > 0 {
-                    let len =
-                        usize::try_from(left).map_or(MADE_AT_ONCE, |left| left.min(MADE_AT_ONCE));
+                    let len = at_once(left, MADE_AT_ONCE);
                     let buffer = &mut buffer[..len];
                     if is_copy {
                         self.copy(buffer, kind)?;
@@ -413,7 +408,7 @@ fn correct<R: Read>(
 ) -> Result<(), ApplyError> {
     while !copied.is_empty() {
         if *run > 0 {
-            let len = usize::try_from(*run).map_or(copied.len(), |run| run.min(copied.len()));
+            let len = at_once(*run, copied.len());
             let (now, later) = copied.split_at_mut(len);
             add(streams, kind, now)?;
             *run -= len as u64;
@@ -424,7 +419,7 @@ fn correct<R: Read>(
             Some(left) => left,
             None => streams.number(Stream::Gaps)?,
         };
-        let len = usize::try_from(left).map_or(copied.len(), |left| left.min(copied.len()));
+        let len = at_once(left, copied.len());
         copied = &mut copied[len..];
         let left = left - len as u64;
         *gap = Some(left);

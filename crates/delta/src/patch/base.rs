@@ -33,6 +33,11 @@ impl ReadAt for [u8] {
     }
 }
 
+/// How much of what is left is done at once, in bytes.
+pub(crate) fn at_once(left: u64, most: usize) -> usize {
+    usize::try_from(left).map_or(most, |left| left.min(most))
+}
+
 /// The first bytes of a block's SHA-256.
 pub(crate) fn block_digest(sha256: &[u8]) -> BlockDigest {
     let mut digest = [0; DIGEST];
@@ -102,8 +107,7 @@ impl<'a> Base<'a> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; CHECKED_AT_ONCE];
         while left > 0 {
-            let len =
-                usize::try_from(left).map_or(CHECKED_AT_ONCE, |left| left.min(CHECKED_AT_ONCE));
+            let len = at_once(left, CHECKED_AT_ONCE);
             let read = self.bytes.read_exact_at(&mut buffer[..len], offset);
             read.map_err(ApplyError::Base)?;
             hash.update(&buffer[..len]);

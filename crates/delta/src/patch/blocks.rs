@@ -5,7 +5,7 @@ use std::io;
 use sha2::{Digest, Sha256};
 
 use crate::patch::apply::ApplyError;
-use crate::patch::base::{ReadAt, block_digest};
+use crate::patch::base::{ReadAt, at_once, block_digest};
 use crate::patch::header::{BlockDigest, Identity};
 
 /// Where the target goes. What was written is read again, since later parts may be copies of
@@ -81,7 +81,7 @@ impl<'a> Blocks<'a> {
             return Err(ApplyError::damaged("it makes more than the target"));
         }
         let room = &mut self.block[self.filled..];
-        let len = usize::try_from(most).map_or(room.len(), |most| most.min(room.len()));
+        let len = at_once(most, room.len());
         Ok(&mut room[..len])
     }
 

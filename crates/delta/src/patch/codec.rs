@@ -4,7 +4,11 @@ use std::io;
 
 use system_image_gzip::Flavour;
 
-use crate::patch::varint;
+/// What packing in each way requires of an applier, by name.
+pub(crate) const FEATURES: [&str; 3] = [DEFLATE, LZ4, ZSTD];
+const DEFLATE: &str = "pack-deflate";
+const LZ4: &str = "pack-lz4-hc";
+const ZSTD: &str = "pack-zstd-1.5.4";
 
 /// How a member is packed: the program that did it, and what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,28 +72,25 @@ impl Codec {
     pub const fn feature(self) -> Option<&'static str> {
         match self {
             Self::Stored => None,
-            Self::Zstd { .. } => Some("pack-zstd-1.5.4"),
-            Self::Lz4Legacy { .. } => Some("pack-lz4-hc"),
-            Self::Deflate { .. } => Some("pack-deflate"),
+            Self::Zstd { .. } => Some(ZSTD),
+            Self::Lz4Legacy { .. } => Some(LZ4),
+            Self::Deflate { .. } => Some(DEFLATE),
         }
     }
 
-    /// Appends the form that stands in a patch.
-    pub fn put(self, out: &mut Vec<u8>) {
-        let numbers: &[u64] = match self {
-            Self::Stored => &[0],
+    /// The form that stands in a patch.
+    pub fn numbers(self) -> Vec<u64> {
+        match self {
+            Self::Stored => vec![0],
             Self::Zstd {
                 level,
                 checksum,
                 window,
-            } => &[1, level.into(), checksum.into(), window.into()],
-            Self::Lz4Legacy { level } => &[2, level.into()],
+            } => vec![1, level.into(), checksum.into(), window.into()],
+            Self::Lz4Legacy { level } => vec![2, level.into()],
             Self::Deflate { flavour, level } => {
-                &[3, u64::from(flavour == Flavour::Zlib), level.into()]
+                vec![3, u64::from(flavour == Flavour::Zlib), level.into()]
             }
-        };
-        for &number in numbers {
-            varint::put(out, number);
         }
     }
 

@@ -2,7 +2,7 @@
 //! patch has opened, in its plain form.
 
 use crate::patch::apply::ApplyError;
-use crate::patch::base::Base;
+use crate::patch::base::{Base, at_once};
 use crate::patch::blocks::Blocks;
 use crate::patch::codec::Codec;
 use crate::patch::pages::{Key, PAGE, Pages};
@@ -113,7 +113,7 @@ impl<'a> Space<'a> {
     ) -> Result<(), ApplyError> {
         if address < self.base.len() {
             let left = self.base.len() - address;
-            let len = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let len = at_once(left, buffer.len());
             let (here, rest) = buffer.split_at_mut(len);
             self.base.read(here, address)?;
             buffer = rest;
@@ -128,7 +128,7 @@ impl<'a> Space<'a> {
             };
             let at = address - view.start;
             let left = view.plain_len - at;
-            let len = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let len = at_once(left, buffer.len());
             let len = if view.codec == Codec::Stored {
                 self.packed(&view, &mut buffer[..len], view.offset + at, target)?;
                 len
@@ -176,7 +176,7 @@ impl<'a> Space<'a> {
         loop {
             let page = cursor.at() / PAGE as u64;
             let left = view.plain_len - cursor.at();
-            let len = usize::try_from(left).map_or(PAGE, |left| left.min(PAGE));
+            let len = at_once(left, PAGE);
             self.work += len as u64;
             if self.work > self.most_work {
                 return Err(ApplyError::damaged("it unpacks more than it says"));

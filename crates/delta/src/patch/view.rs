@@ -1,6 +1,7 @@
 //! A part of the base or of the target so far, seen in its plain form.
 
 use crate::patch::apply::ApplyError;
+use crate::patch::base::at_once;
 use crate::patch::codec::Codec;
 use crate::patch::unpack::Unpacker;
 
@@ -73,7 +74,7 @@ impl Cursor {
                         "a packed member holds less than it says",
                     ));
                 }
-                let len = usize::try_from(left).map_or(READ_AT_ONCE, |left| left.min(READ_AT_ONCE));
+                let len = at_once(left, READ_AT_ONCE);
                 self.input.resize(len, 0);
                 self.input_at = 0;
                 read(&mut self.input, view.offset + self.read)?;

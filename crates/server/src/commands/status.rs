@@ -10,9 +10,9 @@ use system_image_formats::version::ImageVersion;
 use system_image_report::Size;
 
 use super::Context;
-use crate::parallel::on_all_cores;
 use crate::phase;
 use crate::published::Published;
+use system_image_delta_build::parallel::on_all_cores;
 
 /// What the server offers.
 #[derive(Debug, Serialize)]

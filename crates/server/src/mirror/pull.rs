@@ -22,10 +22,10 @@ use super::payload::{self, Fetched, Have};
 use super::place::Place;
 use super::wanted::{LeftOut, Wanted};
 use crate::gc::{self, Collected, Ground};
-use crate::parallel;
 use crate::published::channels_path;
 use crate::references::References;
 use crate::remote::{Remote, Signed};
+use system_image_delta_build::parallel;
 
 /// How a copy is made.
 #[derive(Clone, Debug)]
