@@ -8,13 +8,15 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation,
     INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
     ReplyWrite, Request, Session, WriteFlags,
 };
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::record::Record;
 
@@ -26,6 +28,10 @@ const INODE: INodeNo = INodeNo(2);
 
 /// How long the kernel may believe what it is told. Nothing of it ever changes.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
+
+/// How long to wait for whoever still has the file, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A file that is being recorded, until this is dropped or [`finished`](Self::finish).
 pub(crate) struct Recorder {
@@ -58,8 +64,18 @@ impl Recorder {
         &self.path
     }
 
-    /// Ends the recording. Nobody may have the file open any more.
+    /// Ends the recording. Nobody may have the file open any more, but for the moment that the
+    /// kernel takes to let go of it after a loop device over it is detached, and a program that
+    /// another thread is just starting.
     pub(crate) fn finish(self) -> io::Result<Record> {
+        let mountpoint = self.path.parent().unwrap_or(&self.path);
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = unmount(mountpoint, UnmountFlags::empty()) {
+            if error != rustix::io::Errno::BUSY || Instant::now() > deadline {
+                return Err(error.into());
+            }
+            sleep(PAUSE);
+        }
         self.session.umount_and_join()?;
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::take(&mut *record))
