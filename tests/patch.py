@@ -6,8 +6,10 @@ It keeps everything in memory and calls the programs `gzip`, `lz4` and `zstd`: i
 page tells all, not to be used.
 """
 
+import bisect
 import hashlib
 import lzma
+import struct
 import subprocess
 import sys
 import tempfile
@@ -86,13 +88,132 @@ def run(program, data=b""):
     return subprocess.run(program, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
+def signed(number):
+    return (number >> 1) ^ -(number & 1)
+
+
+class Pointers:
+    """The pointers of a run, which are changed in the bytes that it copies."""
+
+    def __init__(self, number, position):
+        number()  # copies
+        self.origin = position + signed(number())
+        self.spaces = [(number(), self.layout(number), self.layout(number)) for _ in range(number())]
+        self.ranges, at = [], 0
+        for _ in range(number()):
+            start = at + number()
+            at, form = start + number(), number()
+            if form == 2:
+                size = number()
+                form = size, [(number(), number(), number()) for _ in range(number())]
+                self.ranges.append((start, at, 2, form))
+            else:
+                self.ranges.append((start, at, form, number()))
+
+    def layout(self, number):
+        stretches, at = [], 0
+        for _ in range(number()):
+            start, address, size = at + number(), signed(number()), number()
+            stretches.append((start, address, size))
+            at = start + size
+        return stretches
+
+    def follow(self, pieces):
+        copies, new = [], 0
+        for literal, start, size in pieces:
+            copies += [(start - self.origin, -size, new + literal)] if size else []
+            new += literal + size
+        self.moves, end = [], 0
+        for old, size, new in sorted(copy for copy in copies if copy[0] >= 0):
+            covered = max(end - old, 0)
+            if covered < -size:
+                self.moves.append((old + covered, new + covered))
+                end = old - size
+
+    def address(self, space, side, at):
+        for start, address, size in self.spaces[space][side]:
+            if start <= at < start + size:
+                return address + (at - start) // self.spaces[space][0]
+
+    def moved(self, space, address):
+        unit, old, _ = self.spaces[space]
+        for start, first, size in old:
+            by = (address - first) % 2**64 * unit
+            if by < size:
+                move = bisect.bisect(self.moves, (start + by, 2**64)) - 1
+                if move >= 0:
+                    return self.address(space, 2, self.moves[move][1] + start + by - self.moves[move][0])
+                return None
+
+    def pointer(self, copied, at, old, new, width, space, ahead=0):
+        """Changes the pointer at this place of the copied bytes, if it is known."""
+        size = 8 if width == 2 else 4
+        value, here, there = int.from_bytes(copied[at : at + size], "little", signed=True), 0, 0
+        if width == 0:
+            here, there = self.address(space, 1, old + at), self.address(space, 2, new + at)
+            if here is None or there is None:
+                return False
+        target = self.moved(space, here + ahead + value)
+        if target is None:
+            return False
+        value = (target - there - ahead) % 256**size
+        copied[at : at + size] = value.to_bytes(size, "little")
+        return True
+
+    def change(self, copied, old, new):
+        for start, end, form, what in self.ranges:
+            at, stop = max(start - old, 0), min(end - old, len(copied))
+            if at >= stop:
+                continue
+            if form == 2:
+                size, fields = what
+                for entry in range((old + at - start) // size * size + start, old + stop, size):
+                    for place, width, space in fields:
+                        place += entry - old
+                        if at <= place and place + (8 if width == 2 else 4) <= stop:
+                            self.pointer(copied, place, old, new, width, space)
+            elif form == 3:
+                at += (start - old - at) % 4
+                while at + 12 <= stop:
+                    size, by = struct.unpack_from("<II", copied, at)
+                    fits = 12 <= size < 4096 and by and (size | by) % 4 == 0
+                    at += 12 if fits and self.pointer(copied, at + 8, old, new, 0, what) else 4
+            else:
+                while at < stop:
+                    place = opcode(copied[at], copied[at + 1] if at + 1 < stop else 0, form)
+                    behind, width = place or (0, 0)
+                    fits = place and at + behind + 4 <= stop
+                    if fits and self.pointer(copied, at + behind, old, new, width, what, 4 - 4 * width):
+                        at += behind + 3
+                    at += 1
+
+
+def opcode(one, two, absolute):
+    """How far behind an opcode a pointer stands, and its width."""
+    if one in (0xE8, 0xE9):
+        return 1, 0
+    if one == 0x0F and 0x80 <= two < 0x90:
+        return 2, 0
+    if one & 0xC7 == 0x05:
+        return 1, 0
+    if not absolute:
+        return None
+    if one == 0xC7 and 0xC0 <= two < 0xC8 or one == 0x81 and two >= 0xC0:
+        return 2, 1
+    if 0xB8 <= one <= 0xBF or one == 0x68:
+        return 1, 1
+    if one & 0xC7 == 0x04 and two & 7 == 5:
+        return 2, 1
+    return (1, 1) if one & 0xC0 == 0x80 and one & 7 != 4 else None
+
+
 class Applier:
     def __init__(self, base, patch):
         head = Numbers(patch)
         assert head.take(8) == b"\x89SIP\r\n\x1a\n" and head.number() == 1, "not a patch"
         fields = Numbers(head.take(head.number()))
         names = [[fields.take(fields.number()) for _ in range(fields.number())] for _ in range(2)]
-        known = {b"pack-zstd-1.5.4", b"pack-lz4-hc", b"pack-deflate"}
+        known = {b"pack-zstd-1.5.4", b"pack-lz4-hc", b"pack-deflate", b"pointers"}
         assert known.issuperset(names[0]), f"it needs more than {known}"
         self.base, self.base_len = base, fields.number()
         base_digest = fields.take(32)
@@ -145,22 +266,38 @@ class Applier:
         return self.target
 
     def make(self, kind, length):
+        pointers = Pointers(lambda: self.number(0), self.position) if kind & 8 else None
+        kind &= 7
         made = bytearray()
-        while len(made) < length:
-            literal = self.number(1)
+        pieces = self.pieces(length)
+        if pointers:
+            pieces = list(pieces)
+            pointers.follow(pieces)
+        for literal, start, size in pieces:
             made += self.streams[6 + 2 * kind].take(literal) if literal else b""
-            self.position += literal
-            if len(made) < length:
-                size, by = self.number(2), self.number(3)
-                self.position += (by >> 1) ^ -(by & 1)
-                made += self.correct(bytearray(self.read(size)), kind)
+            if not size:
+                continue
+            copied = bytearray(self.read(start, size))
+            if pointers:
+                pointers.change(copied, start - pointers.origin, len(made))
+            made += self.correct(copied, kind)
         assert len(made) == length, "a length within a part"
         return made
 
-    def read(self, size):
+    def pieces(self, left):
+        """The length of a literal, or where a copy is from and how long it is."""
+        while left:
+            literal = self.number(1)
+            left, self.position = left - literal, self.position + literal
+            yield literal, 0, 0
+            if left:
+                size, start = self.number(2), self.position + signed(self.number(3))
+                left, self.position = left - size, start + size
+                yield 0, start, size
+
+    def read(self, at, size):
         copied = b""
         while len(copied) < size:
-            at = self.position
             if at < len(self.base):
                 found = self.base[at : at + size - len(copied)]
             else:
@@ -168,7 +305,7 @@ class Applier:
                 found = plain[at - start : at - start + size - len(copied)]
             assert found, "it copies from nowhere"
             copied += found
-            self.position += len(found)
+            at += len(found)
         return copied
 
     def correct(self, copied, kind):

@@ -16,8 +16,8 @@ fn run(directory: &Path, program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");
 }
 
-/// Makes an image of a tree with an initial RAM disk, a kernel and manuals, packed by the programs that
-/// distributions use.
+/// Makes an image of a tree with programs and with an initial RAM disk, a kernel and manuals, packed by
+/// the programs that distributions use.
 const IMAGE: &str = r#"
 set -eu
 out=$1 lines=$2 version=$3
@@ -29,6 +29,18 @@ seq 2000 $((lines * 9)) > vmlinux
 # What a kernel for x86 begins with, as far as it is looked at.
 { printf MZ; head -c 512 /dev/zero; printf HdrS; echo $version; lz4 -l -9 -q -c vmlinux; printf '1234the end'; } \
     > tree/boot/vmlinuz-$version
+# A program whose parts move.
+mkdir tree/bin
+{
+    seq $((lines - 49700)) | sed 's/.*/int early&(int a) { return a * & ^ (a >> 3); }/'
+    echo 'int f0(int a) { return a; }'
+    seq 300 | sed 's/.*/int f&(int a) { static int b; b += a; return (a ^ &) * b + f0(a + &); }/'
+    echo 'int (*table[])(int) = {'
+    seq 300 | sed 's/.*/f&,/'
+    echo '}; int main(int c, char **v) { return table[c](c); }'
+} > program.c
+cc -O0 -o tree/bin/program program.c
+cc -O0 -c -o tree/bin/module.ko program.c
 seq $lines | gzip -9n > tree/doc/changelog.gz
 seq 5 $lines | gzip -6n > tree/doc/manual.gz
 tar --sort=name --owner=0 --group=0 --numeric-owner -cf $out -C tree .
@@ -61,7 +73,7 @@ fn a_second_applier_makes_the_same() {
         .output()
         .unwrap();
     let info = String::from_utf8(info.stdout).unwrap();
-    for feature in ["pack-deflate", "pack-lz4-hc", "pack-zstd-1.5.4"] {
+    for feature in ["pack-deflate", "pack-lz4-hc", "pack-zstd-1.5.4", "pointers"] {
         assert!(info.contains(feature), "{info}");
     }
     run(

@@ -10,14 +10,16 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::header::DIGEST;
 use system_image_delta::patch::{
-    ApplyError, Codec, Header, Identity, Limits, Output, Patch, ReadAt, Remaker,
+    ApplyError, Codec, Header, Identity, Limits, MEMORY_OF_POINTERS, Output, POINTERS, Patch,
+    ReadAt, Remaker,
 };
 
 use crate::parallel;
 use crate::patch::body::Packed;
 use crate::patch::emit::{self, Ops, Written};
-use crate::patch::matcher::Matcher;
+use crate::patch::matcher::{Matcher, TooLarge};
 use crate::patch::plan::{self, Part, Place, Plan, Segment, Side, Source, Space};
+use crate::patch::program;
 
 /// Length of a block of the base, as a power of two: read as a whole to check it.
 const BASE_BLOCK: u32 = 22;
@@ -26,7 +28,7 @@ const BASE_BLOCK: u32 = 22;
 const TARGET_BLOCK: u32 = 21;
 
 /// Memory for pages and unpackers that is always asked for, in bytes.
-const LEAST_PAGES: u64 = 5 << 20;
+const LEAST_PAGES: u64 = 3 << 20;
 
 /// Longest piece that is searched as a whole, in bytes: the search takes six times as much.
 const LONGEST_SEARCHED: u64 = 128 << 20;
@@ -98,13 +100,21 @@ pub fn make(
         plan: &plan,
         starts: starts(&plan, &opened, base_len),
         opened,
+        spare,
     };
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
     let packed = emit::write(&written)
         .pack(options.threads)
         .map_err(MakeError::Write)?;
+    let has_pointers = written.iter().any(Written::has_pointers);
     drop(written);
-    let header = header((base_len, target_len), digests, &plan, &packed, options);
+    let header = header(
+        (base_len, target_len),
+        digests,
+        &plan,
+        &packed,
+        (options, has_pointers),
+    );
     drop(plan);
     let header = prove(header, &packed, base, target)?;
     let front = header.to_bytes();
@@ -122,7 +132,7 @@ pub fn make(
 /// What applying takes beside pages and encoders, about: some streams are large, most are small.
 fn fixed(target_len: u64) -> u64 {
     const STREAMS: u64 = 9 * ((1 << 20) + (128 << 10));
-    STREAMS + target_len.min(1 << TARGET_BLOCK)
+    STREAMS + 2 * target_len.min(1 << TARGET_BLOCK)
 }
 
 /// Where each view begins in the applier's line of addresses, in the order in which they open.
@@ -168,6 +178,8 @@ struct Maker<'a> {
     /// The views that are opened, in order.
     opened: Vec<usize>,
     starts: Vec<u64>,
+    /// Memory for encoders and pointers, in bytes.
+    spare: u64,
 }
 
 impl Maker<'_> {
@@ -205,6 +217,15 @@ impl Maker<'_> {
         }
     }
 
+    /// Whether there is memory for pointers while a part is made.
+    fn has_room(&self, part: &Part) -> bool {
+        let encoder = part.view.map_or(0, |view| {
+            let view = &self.plan.views[view];
+            Remaker::memory(view.codec, view.plain_len)
+        });
+        encoder + MEMORY_OF_POINTERS <= self.spare
+    }
+
     /// All ops of a segment.
     fn ops(&self, part: &Part, segment: &Segment) -> io::Result<Ops> {
         let mut ops = Ops::default();
@@ -222,12 +243,12 @@ impl Maker<'_> {
                     ops.literal(&new);
                     return Ok(ops);
                 }
-                search(
-                    &mut ops,
-                    self.address(place),
-                    &self.old(place, old_len)?,
-                    &new,
-                );
+                let (address, old) = (self.address(place), self.old(place, old_len)?);
+                match program::search(&old, &new, self.has_room(part)) {
+                    Some(Ok(made)) => return Ok(Ops::program(address, made, &new)),
+                    Some(Err(TooLarge)) => ops.literal(&new),
+                    None => search(&mut ops, address, &old, &new),
+                }
             }
         }
         Ok(ops)
@@ -282,7 +303,13 @@ impl Maker<'_> {
                 };
                 match &mut run {
                     // Copies without residues are of every kind.
-                    Some((kind, run)) if *kind == segment.kind || ops.are_bare() => run.append(ops),
+                    Some((kind, run))
+                        if run.pointers.is_none()
+                            && ops.pointers.is_none()
+                            && (*kind == segment.kind || ops.are_bare()) =>
+                    {
+                        run.append(ops);
+                    }
                     _ => {
                         flush(&mut run, packed.is_some(), &mut all);
                         run = Some((segment.kind, ops));
@@ -337,11 +364,10 @@ fn flush(run: &mut Option<(u8, Ops)>, is_packed: bool, all: &mut Vec<Written>) {
     if let Some((kind, ops)) = run.take()
         && ops.len > 0
     {
-        let mut control = vec![u64::from(kind), ops.len];
         if !is_packed {
-            control.insert(0, 1);
+            all.push(Written::Control(vec![1]));
         }
-        all.push(Written::Run { control, kind, ops });
+        all.push(Written::Run { kind, ops });
     }
 }
 
@@ -372,9 +398,12 @@ fn header(
     ((base_digest, base_digests), (target_digest, target_digests)): (Digests, Digests),
     plan: &Plan,
     packed: &Packed,
-    options: Options,
+    (options, has_pointers): (Options, bool),
 ) -> Header {
     let mut required = Vec::new();
+    if has_pointers {
+        required.push(POINTERS.to_owned());
+    }
     let mut encoder = 0;
     for part in &plan.parts {
         let Some(view) = part.view.map(|view| &plan.views[view]) else {
@@ -411,7 +440,8 @@ fn header(
     header.memory = if plan.views.iter().any(|view| view.codec != Codec::Stored) {
         options.memory
     } else {
-        Patch::<&[u8]>::fixed_memory(&header) + encoder
+        let pointers = if has_pointers { MEMORY_OF_POINTERS } else { 0 };
+        Patch::<&[u8]>::fixed_memory(&header) + encoder + pointers
     };
     header
 }

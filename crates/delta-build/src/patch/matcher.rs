@@ -129,7 +129,7 @@ impl<'a> Matcher<'a> {
 }
 
 /// Steps without the copies that are too short to be worth telling.
-fn worthwhile(steps: Vec<Step>) -> Vec<Step> {
+pub(crate) fn worthwhile(steps: Vec<Step>) -> Vec<Step> {
     let mut kept: Vec<Step> = Vec::with_capacity(steps.len());
     let mut literal = 0;
     let mut end = None;

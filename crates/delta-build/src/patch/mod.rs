@@ -7,11 +7,13 @@
 //! before. What is not understood is a piece like any other.
 
 mod body;
+mod elf;
 mod emit;
 mod image;
 mod make;
 mod matcher;
 mod packed;
 mod plan;
+mod program;
 
 pub use make::{MakeError, Options, Summary, make};

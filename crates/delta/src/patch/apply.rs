@@ -1,12 +1,16 @@
 //! Applies a patch: reads it from front to back and makes the target from it and the base.
 
 use std::io::{self, Read};
+use std::thread;
 
 use crate::patch::base::{Base, ReadAt, at_once};
-use crate::patch::blocks::{Blocks, Output};
-use crate::patch::codec::{Codec, CodecError, FEATURES};
+use crate::patch::blocks::{self, Blocks, Output, Written, is_whole};
+use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
+use crate::patch::pointers::{Places, Pointers};
+use crate::patch::projection::{Move, Projection};
 use crate::patch::remake::Remaker;
+use crate::patch::residues::Residues;
 use crate::patch::space::Space;
 use crate::patch::streams::{KINDS, PatchReadError, Stream, Streams};
 use crate::patch::varint;
@@ -126,7 +130,7 @@ impl<R: Read> Patch<R> {
         let target_block = header.target.len.min(1 << header.target_block);
         let digests = header.base_digests.len() * 18 + header.target_digests.len() * 16;
         Streams::<R>::memory(&header.dictionaries)
-            .saturating_add(target_block)
+            .saturating_add(blocks::AT_ONCE * target_block)
             .saturating_add(digests as u64)
             .saturating_add(3 * MADE_AT_ONCE as u64)
     }
@@ -141,7 +145,7 @@ impl<R: Read> Patch<R> {
     ) -> Result<Applied, ApplyError> {
         let header = self.header;
         let mut required = header.required.iter();
-        if let Some(name) = required.find(|name| !FEATURES.contains(&name.as_str())) {
+        if let Some(name) = required.find(|name| !is_known(name)) {
             return Err(ApplyError::Feature(name.clone()));
         }
         if header.memory > limits.memory {
@@ -157,6 +161,7 @@ impl<R: Read> Patch<R> {
             });
         }
         let fixed = Self::fixed_memory(&header);
+        let has_pointers = header.requires(POINTERS);
         let Some(memory) = header.memory.checked_sub(fixed) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
@@ -166,29 +171,43 @@ impl<R: Read> Patch<R> {
             header.base_block,
             header.base_digests,
         );
-        let mut applier = Applier {
-            streams: Streams::new(self.body, &header.dictionaries)?,
-            space: Space::new(base, header.work),
-            blocks: Blocks::new(
-                output,
-                header.target.len,
-                header.target_block,
-                header.target_digests,
-            ),
-            memory,
-            position: 0,
-            gap: None,
-            run: 0,
-        };
-        applier.space.remember(memory);
-        while applier.part()? {}
-        applier.streams.finish()?;
-        applier.blocks.finish(&header.target)?;
+        let streams = Streams::new(self.body, &header.dictionaries)?;
+        let space = Space::new(base, header.work);
+        let written = Written::new(output);
+        let work = thread::scope(|scope| {
+            let (blocks, checker) = Blocks::new(&written, header.target.len, header.target_block);
+            let thread = scope.spawn(|| checker.run(&written, &header.target_digests));
+            let mut applier = Applier {
+                streams,
+                space,
+                blocks,
+                memory,
+                position: 0,
+                residues: Residues::default(),
+                has_pointers,
+                pointers_fit: false,
+            };
+            applier.share(memory);
+            while applier.part()? {}
+            applier.streams.finish()?;
+            applier.blocks.finish()?;
+            let digest = thread.join().expect("it does not panic");
+            if let Some(failed) = written.failure() {
+                return Err(failed);
+            }
+            is_whole(digest, &header.target)?;
+            Ok(applier.space.work())
+        })?;
         Ok(Applied {
             bytes: header.target.len,
-            work: applier.space.work(),
+            work,
         })
     }
+}
+
+/// Whether this program has a feature.
+fn is_known(feature: &str) -> bool {
+    feature == POINTERS || codec::FEATURES.contains(&feature)
 }
 
 struct Applier<'a, R> {
@@ -197,24 +216,46 @@ struct Applier<'a, R> {
     blocks: Blocks<'a>,
     /// Memory beside what is fixed, in bytes.
     memory: u64,
-    /// Where the next copy comes from unless it says otherwise.
+    /// Where the next copy comes from unless it says otherwise, and as far as they were read.
     position: u64,
-    /// Copied bytes before the next run of residues, when that is known.
-    gap: Option<u64>,
-    /// Bytes that are left of the run of residues.
-    run: u64,
+    residues: Residues,
+    /// Whether the header says that there are runs with pointers.
+    has_pointers: bool,
+    /// Whether there is memory for them in this part.
+    pointers_fit: bool,
 }
 
-/// What comes next within a part.
+/// What comes next within a run.
+#[derive(Clone, Copy)]
 enum Piece {
+    /// So many bytes.
     Literal(u64),
-    Copy(u64),
+    /// So many bytes from this address on.
+    Copy(u64, u64),
 }
 
-/// The pieces of a part, in the order in which they are told.
+/// The pieces of a run, in the order in which they are told.
 struct Pieces {
     left: u64,
     copy_is_next: bool,
+}
+
+/// A run of one kind.
+struct Run {
+    kind: u8,
+    len: u64,
+    /// Its pointers, if it has some.
+    program: Option<Program>,
+}
+
+/// A run whose copies have pointers.
+struct Program {
+    pointers: Pointers,
+    projection: Projection,
+    /// Where the old file begins.
+    origin: u64,
+    /// All pieces of the run.
+    pieces: std::vec::IntoIter<Piece>,
 }
 
 impl<R: Read> Applier<'_, R> {
@@ -222,11 +263,7 @@ impl<R: Read> Applier<'_, R> {
     fn part(&mut self) -> Result<bool, ApplyError> {
         match self.control()? {
             0 => return Ok(false),
-            1 => {
-                let kind = self.kind()?;
-                let len = self.control()?;
-                self.plain(len, kind)?;
-            }
+            1 => self.plain()?,
             2 => {
                 let len = self.control()?;
                 let codec = Codec::get(|| self.control())?;
@@ -252,96 +289,198 @@ impl<R: Read> Applier<'_, R> {
         Ok(self.streams.number(Stream::Control)?)
     }
 
-    fn kind(&mut self) -> Result<u8, ApplyError> {
-        let kind = u8::try_from(self.control()?).ok();
+    /// Reads what a run is: its kind, its length, and its pointers.
+    fn run(&mut self) -> Result<Run, ApplyError> {
+        let kind = self.control()?;
+        let len = self.control()?;
+        let program = if kind & WITH_POINTERS == 0 {
+            None
+        } else {
+            Some(self.program(len)?)
+        };
+        let kind = u8::try_from(kind & !WITH_POINTERS).ok();
         let kind = kind.filter(|&kind| kind < KINDS);
-        kind.ok_or(ApplyError::damaged("a kind of content that is unknown"))
+        Ok(Run {
+            kind: kind.ok_or(ApplyError::damaged("a kind of content that is unknown"))?,
+            len,
+            program,
+        })
     }
 
-    /// Makes `len` bytes of the target.
-    fn plain(&mut self, len: u64, kind: u8) -> Result<(), ApplyError> {
+    /// Reads the pointers of a run of `len` bytes, and what the run is made of.
+    fn program(&mut self, len: u64) -> Result<Program, ApplyError> {
+        let copies = self.control()?;
+        if copies > MOST_COPIES || !self.pointers_fit {
+            return Err(ApplyError::damaged("it needs more memory than it says"));
+        }
+        let origin = varint::unfold(self.control()?);
+        let origin = self.position.checked_add_signed(origin);
+        let pointers = Pointers::get(|| self.control())?;
+        let (Some(origin), Some(pointers)) = (origin, pointers) else {
+            return Err(ApplyError::damaged("pointers"));
+        };
+        let copies = usize::try_from(copies).expect("there are few");
+        let mut all = Vec::with_capacity(2 * copies + 1);
+        let mut moves = Vec::with_capacity(copies);
         let mut pieces = Pieces::new(len);
+        let mut new = 0;
         while let Some(piece) = self.next(&mut pieces)? {
-            let (mut left, is_copy) = piece.parts();
+            all.push(piece);
+            new += match piece {
+                Piece::Literal(len) => len,
+                Piece::Copy(len, from) => {
+                    let old = from.wrapping_sub(origin);
+                    moves.push(Move { old, len, new });
+                    len
+                }
+            };
+            if moves.len() > copies {
+                return Err(ApplyError::damaged("the number of copies"));
+            }
+        }
+        Ok(Program {
+            pointers,
+            projection: Projection::new(moves),
+            origin,
+            pieces: all.into_iter(),
+        })
+    }
+
+    /// Makes a run of the target.
+    fn plain(&mut self) -> Result<(), ApplyError> {
+        let mut run = self.run()?;
+        if run.program.is_some() {
+            let mut buffer = vec![0; MADE_AT_ONCE];
+            return self.through(&mut run, &mut buffer, |blocks, bytes| {
+                blocks.write(bytes)?;
+                Ok(())
+            });
+        }
+        let mut pieces = Pieces::new(run.len);
+        while let Some(piece) = self.next(&mut pieces)? {
+            let (mut left, mut from) = piece.parts();
             while left > 0 {
-                let in_base = self.position.saturating_add(left) <= self.space.base_len();
-                let made = if is_copy && !in_base {
+                let in_base =
+                    from.is_some_and(|from| from.saturating_add(left) <= self.space.base_len());
+                let made = if let Some(from) = from
+                    && !in_base
+                {
                     // What lends the room is also read from: this goes through a buffer.
                     let mut buffer = [0; COPIED_AT_ONCE];
                     let len = at_once(left, COPIED_AT_ONCE);
                     let buffer = &mut buffer[..len];
-                    self.copy(buffer, kind)?;
+                    self.copy(buffer, from, run.kind)?;
                     self.blocks.write(buffer)?;
                     len
                 } else {
                     let room = self.blocks.room(left)?;
                     let len = room.len();
-                    if is_copy {
-                        self.space.read_base(room, self.position)?;
-                        let residues = (&mut self.gap, &mut self.run);
-                        correct(&mut self.streams, residues, kind, room)?;
-                        self.position += len as u64;
+                    if let Some(from) = from {
+                        self.space.read_base(room, from)?;
+                        self.residues.add(&mut self.streams, run.kind, room)?;
                     } else {
-                        self.streams.read(Stream::Literal(kind), room)?;
+                        self.streams.read(Stream::Literal(run.kind), room)?;
                     }
                     self.blocks.filled(len)?;
                     len
                 };
                 left -= made as u64;
+                from = from.map(|from| from + made as u64);
             }
         }
         Ok(())
     }
 
-    /// Makes `len` bytes, kind by kind, and packs them.
+    /// Makes `len` bytes, run by run, and packs them.
     fn packed(&mut self, len: u64, codec: Codec) -> Result<(), ApplyError> {
         let encoder = Remaker::memory(codec, len);
         let Some(memory) = self.memory.checked_sub(encoder) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
-        self.space.remember(memory);
+        self.share(memory);
         let mut remaker = Remaker::new(codec, len)?;
         let mut buffer = vec![0; MADE_AT_ONCE];
         let mut out = Vec::new();
         let mut left = len;
         while left > 0 {
-            let kind = self.kind()?;
-            let len = self.control()?;
-            if len == 0 || len > left {
+            let mut run = self.run()?;
+            if run.len == 0 || run.len > left {
                 return Err(ApplyError::damaged("a length within a packed part"));
             }
-            left -= len;
-            let mut pieces = Pieces::new(len);
-            while let Some(piece) = self.next(&mut pieces)? {
-                let (mut left, is_copy) = piece.parts();
-                while left > 0 {
-                    let len = at_once(left, MADE_AT_ONCE);
-                    let buffer = &mut buffer[..len];
-                    if is_copy {
-                        self.copy(buffer, kind)?;
-                    } else {
-                        self.streams.read(Stream::Literal(kind), buffer)?;
-                    }
-                    remaker.push(buffer, &mut out)?;
-                    self.blocks.write(&out)?;
-                    out.clear();
-                    left -= len as u64;
-                }
-            }
+            left -= run.len;
+            self.through(&mut run, &mut buffer, |blocks, bytes| {
+                remaker.push(bytes, &mut out)?;
+                blocks.write(&out)?;
+                out.clear();
+                Ok(())
+            })?;
         }
         remaker.finish(&mut out)?;
         self.blocks.write(&out)?;
-        self.space.remember(self.memory);
+        self.share(self.memory);
         Ok(())
     }
 
-    /// Fills `buffer` with the next bytes of a copy.
-    fn copy(&mut self, buffer: &mut [u8], kind: u8) -> Result<(), ApplyError> {
-        self.space.read(buffer, self.position, &self.blocks)?;
-        let residues = (&mut self.gap, &mut self.run);
-        correct(&mut self.streams, residues, kind, buffer)?;
-        self.position += buffer.len() as u64;
-        Ok(())
+    /// Shares out so many bytes of memory: to pointers, if there may be some and they fit, and to
+    /// views.
+    fn share(&mut self, memory: u64) {
+        let rest = memory.checked_sub(MEMORY_OF_POINTERS);
+        let rest = rest.filter(|_| self.has_pointers);
+        self.pointers_fit = rest.is_some();
+        self.space.remember(rest.unwrap_or(memory));
+    }
+
+    /// Makes a run through a buffer.
+    fn through(
+        &mut self,
+        run: &mut Run,
+        buffer: &mut [u8],
+        mut take: impl FnMut(&mut Blocks<'_>, &[u8]) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
+        let mut pieces = Pieces::new(run.len);
+        let mut new = 0;
+        loop {
+            let piece = match &mut run.program {
+                Some(program) => program.pieces.next(),
+                None => self.next(&mut pieces)?,
+            };
+            let Some(piece) = piece else {
+                return Ok(());
+            };
+            let (mut left, mut from) = piece.parts();
+            while left > 0 {
+                let len = at_once(left, buffer.len());
+                let bytes = &mut buffer[..len];
+                let done = match (from, &run.program) {
+                    (None, _) => {
+                        self.streams.read(Stream::Literal(run.kind), bytes)?;
+                        len
+                    }
+                    (Some(from), None) => {
+                        self.copy(bytes, from, run.kind)?;
+                        len
+                    }
+                    (Some(from), Some(program)) => {
+                        self.space.read(bytes, from, &self.blocks)?;
+                        let old = from.wrapping_sub(program.origin);
+                        let done = program.change(bytes, Places { old, new }, left > len as u64);
+                        let done_bytes = &mut bytes[..done];
+                        self.residues.add(&mut self.streams, run.kind, done_bytes)?;
+                        done
+                    }
+                };
+                take(&mut self.blocks, &buffer[..done])?;
+                left -= done as u64;
+                new += done as u64;
+                from = from.map(|from| from + done as u64);
+            }
+        }
+    }
+
+    /// Fills `buffer` with bytes of a copy.
+    fn copy(&mut self, buffer: &mut [u8], from: u64, kind: u8) -> Result<(), ApplyError> {
+        self.space.read(buffer, from, &self.blocks)?;
+        self.residues.add(&mut self.streams, kind, buffer)
     }
 
     fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, ApplyError> {
@@ -360,12 +499,13 @@ impl<R: Read> Applier<'_, R> {
             pieces.left -= len;
             if copy_is_next {
                 let by = varint::unfold(self.streams.number(Stream::Positions)?);
-                let position = self.position.checked_add_signed(by);
-                self.position = position.ok_or(ApplyError::damaged("it copies from nowhere"))?;
-                if self.position.checked_add(len).is_none() {
+                let from = self.position.checked_add_signed(by);
+                let end = from.and_then(|from| from.checked_add(len));
+                let (Some(from), Some(end)) = (from, end) else {
                     return Err(ApplyError::damaged("it copies from nowhere"));
-                }
-                return Ok(Some(Piece::Copy(len)));
+                };
+                self.position = end;
+                return Ok(Some(Piece::Copy(len, from)));
             }
             // It mostly stands for as many bytes of the base.
             let position = self.position.checked_add(len);
@@ -377,6 +517,19 @@ impl<R: Read> Applier<'_, R> {
         Ok(None)
     }
 }
+
+/// What is added to the number of a kind if its run has pointers.
+pub const WITH_POINTERS: u64 = 8;
+
+/// The feature of patches that have such runs.
+pub const POINTERS: &str = "pointers";
+
+/// Most copies of a run with pointers.
+pub const MOST_COPIES: u64 = 48 << 10;
+
+/// What a run with pointers takes, in bytes: three numbers for each piece of it and for where each
+/// copy went, and its ranges and layouts.
+pub const MEMORY_OF_POINTERS: u64 = MOST_COPIES * 72 + (256 << 10);
 
 /// How much is copied through a buffer at once, in bytes.
 const COPIED_AT_ONCE: usize = 8 << 10;
@@ -391,57 +544,18 @@ impl Pieces {
 }
 
 impl Piece {
-    const fn parts(&self) -> (u64, bool) {
-        match *self {
-            Self::Literal(len) => (len, false),
-            Self::Copy(len) => (len, true),
+    /// Its length, and where it is copied from if it is.
+    const fn parts(self) -> (u64, Option<u64>) {
+        match self {
+            Self::Literal(len) => (len, None),
+            Self::Copy(len, from) => (len, Some(from)),
         }
     }
 }
 
-/// Adds the residues to copied bytes.
-fn correct<R: Read>(
-    streams: &mut Streams<R>,
-    (gap, run): (&mut Option<u64>, &mut u64),
-    kind: u8,
-    mut copied: &mut [u8],
-) -> Result<(), ApplyError> {
-    while !copied.is_empty() {
-        if *run > 0 {
-            let len = at_once(*run, copied.len());
-            let (now, later) = copied.split_at_mut(len);
-            add(streams, kind, now)?;
-            *run -= len as u64;
-            copied = later;
-            continue;
-        }
-        let left = match *gap {
-            Some(left) => left,
-            None => streams.number(Stream::Gaps)?,
-        };
-        let len = at_once(left, copied.len());
-        copied = &mut copied[len..];
-        let left = left - len as u64;
-        *gap = Some(left);
-        if left == 0 && !copied.is_empty() {
-            *run = streams.number(Stream::Runs)?;
-            if *run == 0 {
-                return Err(ApplyError::damaged("a run of residues"));
-            }
-            *gap = None;
-        }
+impl Program {
+    fn change(&self, bytes: &mut [u8], places: Places, follows: bool) -> usize {
+        self.pointers
+            .change(bytes, places, follows, &self.projection)
     }
-    Ok(())
-}
-
-fn add<R: Read>(streams: &mut Streams<R>, kind: u8, bytes: &mut [u8]) -> Result<(), ApplyError> {
-    let mut residues = [0; 1 << 10];
-    for bytes in bytes.chunks_mut(residues.len()) {
-        let residues = &mut residues[..bytes.len()];
-        streams.read(Stream::Residue(kind), residues)?;
-        for (byte, &residue) in bytes.iter_mut().zip(&*residues) {
-            *byte = byte.wrapping_add(residue);
-        }
-    }
-    Ok(())
 }

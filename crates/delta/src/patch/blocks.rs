@@ -1,6 +1,9 @@
-//! The target as it comes: gathered into blocks, each checked before it is handed on.
+//! The target as it comes: gathered into blocks, each checked before it is handed on. Checking and
+//! writing take about as long as making, and have a thread of their own.
 
 use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -10,7 +13,7 @@ use crate::patch::header::{BlockDigest, Identity};
 
 /// Where the target goes. What was written is read again, since later parts may be copies of
 /// earlier ones.
-pub trait Output: ReadAt {
+pub trait Output: ReadAt + Send {
     /// Takes the next checked bytes, which belong at `offset`.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
 }
@@ -37,36 +40,147 @@ impl Output for Vec<u8> {
     }
 }
 
-/// Gathers, checks and hands on.
-pub(crate) struct Blocks<'a> {
+/// Blocks that are in memory at once: one is gathered while the other is checked and written.
+pub(crate) const AT_ONCE: u64 = 2;
+
+/// What is written so far.
+pub(crate) struct Written<'a> {
+    state: Mutex<State<'a>>,
+    changed: Condvar,
+}
+
+struct State<'a> {
     output: &'a mut dyn Output,
+    /// How much of the target is there.
+    end: u64,
+    /// Why no more will be written.
+    failed: Option<ApplyError>,
+}
+
+impl<'a> Written<'a> {
+    pub(crate) fn new(output: &'a mut dyn Output) -> Self {
+        Self {
+            state: Mutex::new(State {
+                output,
+                end: 0,
+                failed: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<'a>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why no more was written.
+    pub(crate) fn failure(&self) -> Option<ApplyError> {
+        self.lock().failed.take()
+    }
+
+    /// Writes the next bytes if they are right; whether they are there now.
+    fn write(&self, bytes: &[u8], are_right: bool) -> bool {
+        let mut state = self.lock();
+        let offset = state.end;
+        let written = if are_right {
+            let written = state.output.write_all_at(bytes, offset);
+            written.map_err(ApplyError::Write)
+        } else {
+            Err(ApplyError::Wrong { offset })
+        };
+        match written {
+            Ok(()) => state.end += bytes.len() as u64,
+            Err(error) => state.failed = Some(error),
+        }
+        let is_there = state.failed.is_none();
+        drop(state);
+        self.changed.notify_all();
+        is_there
+    }
+
+    /// Reads what was written, once it is.
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), ApplyError> {
+        let end = offset + buffer.len() as u64;
+        let mut state = self.lock();
+        while state.end < end {
+            if let Some(failed) = state.failed.take() {
+                return Err(failed);
+            }
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        let read = state.output.read_exact_at(buffer, offset);
+        read.map_err(ApplyError::ReadBack)
+    }
+}
+
+/// The thread that checks and writes.
+pub(crate) struct Checker {
+    complete: Receiver<Block>,
+    empty: SyncSender<Box<[u8]>>,
+}
+
+impl Checker {
+    /// Checks blocks as they come and writes them, until no more come or one is wrong. The digest
+    /// of all that came.
+    pub(crate) fn run(self, written: &Written<'_>, digests: &[BlockDigest]) -> Sha256 {
+        let mut whole = Sha256::new();
+        for (block, wanted) in self.complete.iter().zip(digests) {
+            let bytes = &block.bytes[..block.len];
+            let is_right = block_digest(&Sha256::digest(bytes)) == *wanted;
+            if !written.write(bytes, is_right) {
+                break;
+            }
+            whole.update(bytes);
+            // Nobody waits for it when the target is complete.
+            let _ = self.empty.send(block.bytes);
+        }
+        whole
+    }
+}
+
+/// A block that is complete.
+pub(crate) struct Block {
+    bytes: Box<[u8]>,
+    len: usize,
+}
+
+/// Gathers blocks and hands them on.
+pub(crate) struct Blocks<'a> {
+    written: &'a Written<'a>,
+    complete: SyncSender<Block>,
+    empty: Receiver<Box<[u8]>>,
     len: u64,
-    digests: Vec<BlockDigest>,
     /// The block that is being gathered.
     block: Box<[u8]>,
     filled: usize,
     /// Where that block begins.
     start: u64,
-    whole: Sha256,
 }
 
 impl<'a> Blocks<'a> {
-    pub(crate) fn new(
-        output: &'a mut dyn Output,
-        len: u64,
-        block: u32,
-        digests: Vec<BlockDigest>,
-    ) -> Self {
+    /// Of a target of `len` bytes, in blocks of `block` bytes as a power of two; and who checks them.
+    pub(crate) fn new(written: &'a Written<'a>, len: u64, block: u32) -> (Self, Checker) {
         let size = usize::try_from(len).unwrap_or(usize::MAX).min(1 << block);
-        Self {
-            output,
+        let (complete, completed) = mpsc::sync_channel(1);
+        let (emptied, empty) = mpsc::sync_channel(2);
+        for _ in 1..AT_ONCE {
+            let _ = emptied.send(vec![0; size].into());
+        }
+        let blocks = Self {
+            written,
+            complete,
+            empty,
             len,
-            digests,
             block: vec![0; size].into(),
             filled: 0,
             start: 0,
-            whole: Sha256::new(),
-        }
+        };
+        let checker = Checker {
+            complete: completed,
+            empty: emptied,
+        };
+        (blocks, checker)
     }
 
     /// How much there is already.
@@ -107,23 +221,20 @@ impl<'a> Blocks<'a> {
     }
 
     fn hand_on(&mut self) -> Result<(), ApplyError> {
-        let bytes = &self.block[..self.filled];
-        if bytes.is_empty() {
+        if self.filled == 0 {
             return Ok(());
         }
-        let at = usize::try_from(self.start / self.block.len() as u64);
-        let at = at.expect("there are as many digests as blocks");
-        let (start, wanted) = (self.start, self.digests[at]);
-        let (whole, output) = (&mut self.whole, &mut *self.output);
-        // Hashing takes as long as all else: the whole's digest is made beside the block's.
-        std::thread::scope(|scope| {
-            scope.spawn(|| whole.update(bytes));
-            if block_digest(&Sha256::digest(bytes)) != wanted {
-                return Err(ApplyError::Wrong { offset: start });
-            }
-            output.write_all_at(bytes, start).map_err(ApplyError::Write)
-        })?;
-        self.start += self.filled as u64;
+        let len = self.filled;
+        let next = self.empty.recv().ok();
+        let sent = next.map(|next| {
+            let bytes = std::mem::replace(&mut self.block, next);
+            self.complete.send(Block { bytes, len })
+        });
+        if !matches!(sent, Some(Ok(()))) {
+            let failed = self.written.failure();
+            return Err(failed.unwrap_or(ApplyError::damaged("it goes on behind its end")));
+        }
+        self.start += len as u64;
         self.filled = 0;
         Ok(())
     }
@@ -138,8 +249,7 @@ impl<'a> Blocks<'a> {
         let before = usize::try_from(before).expect("it is no more than the buffer");
         let (old, new) = buffer.split_at_mut(before);
         if !old.is_empty() {
-            let read = self.output.read_exact_at(old, offset);
-            read.map_err(ApplyError::ReadBack)?;
+            self.written.read(old, offset)?;
         }
         if !new.is_empty() {
             let at = usize::try_from(offset + before as u64 - self.start);
@@ -149,14 +259,20 @@ impl<'a> Blocks<'a> {
         Ok(())
     }
 
-    /// Ends the target; all of it must be there and right.
-    pub(crate) fn finish(self, target: &Identity) -> Result<(), ApplyError> {
+    /// Ends the target; all of it must be there.
+    pub(crate) fn finish(self) -> Result<(), ApplyError> {
         if self.position() != self.len {
             return Err(ApplyError::damaged("it makes less than the target"));
         }
-        if self.whole.finalize()[..] != target.sha256 {
-            return Err(ApplyError::Wrong { offset: 0 });
-        }
         Ok(())
+    }
+}
+
+/// Whether this is the digest of the target.
+pub(crate) fn is_whole(digest: Sha256, target: &Identity) -> Result<(), ApplyError> {
+    if digest.finalize()[..] == target.sha256 {
+        Ok(())
+    } else {
+        Err(ApplyError::Wrong { offset: 0 })
     }
 }

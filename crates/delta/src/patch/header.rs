@@ -96,6 +96,11 @@ pub enum HeaderError {
 }
 
 impl Header {
+    /// Whether an applier must have this feature.
+    pub fn requires(&self, feature: &str) -> bool {
+        self.required.iter().any(|name| name == feature)
+    }
+
     /// How many blocks of `log` there are in `len` bytes.
     pub const fn blocks(len: u64, log: u32) -> u64 {
         len.div_ceil(1 << log)

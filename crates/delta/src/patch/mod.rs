@@ -13,18 +13,24 @@ mod blocks;
 pub mod codec;
 pub mod header;
 mod pages;
+pub mod pointers;
+mod projection;
 mod remake;
+mod residues;
 mod space;
 mod streams;
 mod unpack;
 pub mod varint;
 mod view;
 
-pub use apply::{Applied, ApplyError, Limits, Patch};
+pub use apply::{
+    Applied, ApplyError, Limits, MEMORY_OF_POINTERS, MOST_COPIES, POINTERS, Patch, WITH_POINTERS,
+};
 pub use base::ReadAt;
 pub use blocks::Output;
 pub use codec::{Codec, CodecError};
 pub use header::{Header, HeaderError, Identity};
+pub use projection::{Move, Projection};
 pub use remake::Remaker;
 pub use streams::{KINDS, LONGEST_PIECE, PatchReadError, Stream};
 pub use unpack::{LZ4_MAGIC, Unpacker};

@@ -1,0 +1,433 @@
+//! Programs: where the pointers of an ELF file stand, and what they point into. Only little-endian
+//! files of 64 bits for x86-64 are looked into.
+
+use std::collections::BTreeMap;
+use std::ops::Range as Span;
+
+use crate::patch::plan::index;
+use system_image_delta::patch::pointers::{
+    Field, Form, Layout, Pointers, Range, Space, Stretch, Width,
+};
+
+/// Most sections of a file.
+const MOST_SECTIONS: u64 = 1024;
+
+/// Most segments of a file.
+const MOST_SEGMENTS: u64 = 32;
+
+/// `e_type` of what is linked later: there each section has addresses of its own.
+const RELOCATABLE: u64 = 1;
+/// `e_type` of what runs at fixed addresses.
+const EXECUTABLE: u64 = 2;
+/// `e_machine` of x86-64.
+const X86_64: u64 = 62;
+
+/// `sh_type` of what is neither of the following.
+const PROGBITS: u64 = 1;
+const SYMTAB: u64 = 2;
+const RELA: u64 = 4;
+const NOBITS: u64 = 8;
+const INIT_ARRAY: u64 = 14;
+const FINI_ARRAY: u64 = 15;
+const DYNSYM: u64 = 11;
+
+/// Length of a symbol in bytes.
+const SYMBOL: u64 = 24;
+
+/// `sh_flags` of code.
+const EXECINSTR: u64 = 4;
+
+struct Section<'a> {
+    name: &'a [u8],
+    kind: u64,
+    flags: u64,
+    address: u64,
+    span: Span<u64>,
+    /// Sections that go with it and that it is about, by number.
+    link: u64,
+    info: u64,
+}
+
+/// What is known of a file.
+pub(crate) struct Elf<'a> {
+    sections: Vec<Section<'a>>,
+    layout: Layout,
+    is_relocatable: bool,
+    is_executable: bool,
+    bytes: &'a [u8],
+}
+
+/// Ranges with pointers in the old file, and those of the new file that had the same name.
+pub(crate) struct Pair {
+    pub(crate) old: Pointers,
+    pub(crate) new: Pointers,
+    /// Tables of the new file, and the same of the old one, in order.
+    pub(crate) tables: Vec<Table>,
+}
+
+/// Length of a relocation in bytes.
+pub(crate) const RELOCATION: usize = 24;
+
+/// A table of both files.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) new: Span<u64>,
+    pub(crate) old: Span<u64>,
+    /// Whether others point into it.
+    pub(crate) is_first: bool,
+    /// Whether each entry begins with how far on it is, of 8 bytes: that tells nothing.
+    pub(crate) counts: bool,
+}
+
+/// The little-endian number of `len` bytes at `at`.
+fn number(bytes: &[u8], at: u64, len: usize) -> Option<u64> {
+    let at = usize::try_from(at).ok()?;
+    let field = bytes.get(at..at.checked_add(len)?)?;
+    let digits = field.iter().rev();
+    Some(digits.fold(0, |number, &byte| number << 8 | u64::from(byte)))
+}
+
+impl<'a> Elf<'a> {
+    /// Looks into a file; nothing if it is not one of those that are understood.
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let is_known = bytes.starts_with(b"\x7fELF\x02\x01\x01") && number(bytes, 18, 2)? == X86_64;
+        is_known.then_some(())?;
+        let kind = number(bytes, 16, 2)?;
+        let (segments, count) = (number(bytes, 32, 8)?, number(bytes, 56, 2)?);
+        let mut layout = Layout::default();
+        for i in 0..count.min(MOST_SEGMENTS) {
+            let at = segments.checked_add(56 * i)?;
+            let field = |offset| number(bytes, at.checked_add(offset)?, 8);
+            if number(bytes, at, 4)? == 1 {
+                layout.0.push(Stretch {
+                    at: field(8)?,
+                    address: field(16)?,
+                    len: field(32)?,
+                });
+            }
+        }
+        let (headers, count) = (number(bytes, 40, 8)?, number(bytes, 60, 2)?);
+        let header = |i: u64| headers.checked_add(64 * i);
+        let names = number(bytes, header(number(bytes, 62, 2)?)?.checked_add(24)?, 8)?;
+        let mut sections = Vec::new();
+        for i in 0..count.min(MOST_SECTIONS) {
+            let at = header(i)?;
+            let field = |offset, len| number(bytes, at.checked_add(offset)?, len);
+            let name = usize::try_from(names.checked_add(field(0, 4)?)?).ok()?;
+            let name = bytes.get(name..)?.split(|&byte| byte == 0).next()?;
+            let kind = field(4, 4)?;
+            let start = field(24, 8)?;
+            let size = if kind == NOBITS { 0 } else { field(32, 8)? };
+            let end = start.checked_add(size)?;
+            if kind != NOBITS && end > bytes.len() as u64 {
+                return None;
+            }
+            sections.push(Section {
+                name,
+                kind,
+                flags: field(8, 8)?,
+                address: field(16, 8)?,
+                span: start..end,
+                link: field(40, 4)?,
+                info: field(44, 4)?,
+            });
+        }
+        Some(Self {
+            sections,
+            layout: ordered(layout)?,
+            is_relocatable: kind == RELOCATABLE,
+            is_executable: kind == EXECUTABLE,
+            bytes,
+        })
+    }
+
+    fn section(&self, name: &[u8]) -> Option<&Section<'a>> {
+        self.sections.iter().find(|section| section.name == name)
+    }
+
+    /// Where a section is loaded to: on its own in what is not linked yet, else with all others.
+    fn layout(&self, name: &[u8]) -> Layout {
+        if self.is_relocatable {
+            self.inside(name)
+        } else {
+            self.layout.clone()
+        }
+    }
+
+    /// All that is loaded, with addresses that count from the beginning of a section.
+    fn from(&self, name: &[u8]) -> Layout {
+        let mut layout = self.layout.clone();
+        let start = self.section(name).map_or(0, |section| section.address);
+        for stretch in &mut layout.0 {
+            stretch.address = stretch.address.wrapping_sub(start);
+        }
+        layout
+    }
+
+    /// By how much the first numbers of a table of relocations grow from entry to entry, if they do
+    /// so from 0 on: before linking it is about a section of nothing but zeros, and nothing tells
+    /// which of them went where.
+    fn step(&self, section: &Section<'_>) -> Option<u64> {
+        let about = self.sections.get(usize::try_from(section.info).ok()?)?;
+        let is_blank = |span: &Span<u64>| self.bytes[index(span)].iter().all(|&byte| byte == 0);
+        (self.is_relocatable && is_blank(&about.span)).then_some(())?;
+        let table = &self.bytes[index(&section.span)];
+        let step = number(table, RELOCATION as u64, 8)?;
+        let counts = number(table, 0, 8)? == 0 && [4, 8, 12].contains(&step);
+        counts.then_some(step)
+    }
+
+    /// A section on its own.
+    fn inside(&self, name: &[u8]) -> Layout {
+        let section = self
+            .section(name)
+            .filter(|section| !section.span.is_empty());
+        let stretch = |section: &Section<'_>| Stretch {
+            at: section.span.start,
+            address: 0,
+            len: section.span.end - section.span.start,
+        };
+        Layout(section.map(stretch).into_iter().collect())
+    }
+}
+
+/// A layout in the order of the file, if its stretches are apart from each other.
+fn ordered(mut layout: Layout) -> Option<Layout> {
+    layout.0.retain(|stretch| stretch.len > 0);
+    layout.0.sort_by_key(|stretch| stretch.at);
+    let mut free = 0;
+    for stretch in &layout.0 {
+        (stretch.at >= free).then_some(())?;
+        free = stretch.at.checked_add(stretch.len)?;
+    }
+    Some(layout)
+}
+
+/// The spaces of two files, by the section that each is about: a linked file has only one.
+struct Spaces<'a, 'b> {
+    old: &'b Elf<'a>,
+    new: &'b Elf<'a>,
+    numbers: BTreeMap<Vec<u8>, usize>,
+    /// Those of the old file, and of the new one alone.
+    both: (Vec<Space>, Vec<Space>),
+}
+
+impl Spaces<'_, '_> {
+    /// The memory that a section is in.
+    fn memory(&mut self, section: &[u8]) -> usize {
+        let is_one = !self.old.is_relocatable;
+        let name = if is_one { &b""[..] } else { section };
+        let layouts = (self.old.layout(section), self.new.layout(section));
+        self.add(name.to_vec(), 1, layouts)
+    }
+
+    /// The inside of a section, counted from its beginning in so many bytes.
+    fn inside(&mut self, section: &[u8], unit: u64) -> usize {
+        let name = [section, b"*"].concat();
+        let layouts = (self.old.inside(section), self.new.inside(section));
+        self.add(name, unit, layouts)
+    }
+
+    /// Memory, counted from the beginning of a section.
+    fn from(&mut self, section: &[u8]) -> usize {
+        let name = [section, b"+"].concat();
+        let layouts = (self.old.from(section), self.new.from(section));
+        self.add(name, 1, layouts)
+    }
+
+    fn add(&mut self, name: Vec<u8>, unit: u64, (old, new): (Layout, Layout)) -> usize {
+        let number = self.both.0.len();
+        let number = *self.numbers.entry(name).or_insert(number);
+        if number == self.both.0.len() {
+            self.both.1.push(Space {
+                unit,
+                old: new.clone(),
+                new: new.clone(),
+            });
+            self.both.0.push(Space { unit, old, new });
+        }
+        number
+    }
+}
+
+/// Where the pointers of an old file and of a new one are.
+pub(crate) fn pair(old: &Elf<'_>, new: &Elf<'_>) -> Option<Pair> {
+    (old.is_relocatable == new.is_relocatable).then_some(())?;
+    let mut spaces = Spaces {
+        old,
+        new,
+        numbers: BTreeMap::new(),
+        both: (Vec::new(), Vec::new()),
+    };
+    let mut found = Found::default();
+    for section in &old.sections {
+        let Some(other) = new.section(section.name) else {
+            continue;
+        };
+        if section.span.is_empty() || other.span.is_empty() || section.kind != other.kind {
+            continue;
+        }
+        if let Some(form) = form(old, section, &mut spaces) {
+            let table = Table {
+                old: section.span.clone(),
+                new: other.span.clone(),
+                is_first: matches!(section.kind, SYMTAB | DYNSYM),
+                counts: section.kind == RELA && old.step(section).is_some(),
+            };
+            found.add(&form, table);
+        }
+    }
+    // A kernel is followed by the places of all its absolute addresses.
+    if let (Some(old), Some(new)) = (relocations(old), relocations(new)) {
+        let form = table(4, &[(0, Width::Absolute4)], &[spaces.memory(b"")]);
+        let table = Table {
+            old,
+            new,
+            is_first: false,
+            counts: false,
+        };
+        found.add(&form, table);
+    }
+    Some(found.pair(spaces.both))
+}
+
+/// Ranges that are in both files.
+#[derive(Default)]
+struct Found {
+    old: Vec<Range>,
+    new: Vec<Range>,
+    tables: Vec<Table>,
+}
+
+impl Found {
+    /// Takes ranges of this form.
+    fn add(&mut self, form: &Form, table: Table) {
+        let range = |span: &Span<u64>| Range {
+            start: span.start,
+            end: span.end,
+            form: form.clone(),
+        };
+        self.old.push(range(&table.old));
+        self.new.push(range(&table.new));
+        if matches!(form, Form::Table { .. }) {
+            self.tables.push(table);
+        }
+    }
+
+    fn pair(mut self, (old_spaces, new_spaces): (Vec<Space>, Vec<Space>)) -> Pair {
+        apart(&mut self.old);
+        apart(&mut self.new);
+        let has = |ranges: &[Range], span: &Span<u64>| {
+            ranges.iter().any(|range| range.start == span.start)
+        };
+        let (old, new) = (&self.old, &self.new);
+        self.tables
+            .retain(|table| has(new, &table.new) && has(old, &table.old));
+        self.tables.sort_by_key(|table| table.new.start);
+        Pair {
+            old: Pointers {
+                spaces: old_spaces,
+                ranges: self.old,
+            },
+            new: Pointers {
+                spaces: new_spaces,
+                ranges: self.new,
+            },
+            tables: self.tables,
+        }
+    }
+}
+
+/// Puts ranges in order and leaves out those that are not apart from the one before.
+fn apart(ranges: &mut Vec<Range>) {
+    ranges.sort_by_key(|range| range.start);
+    let mut free = 0;
+    ranges.retain(|range| {
+        let is_apart = range.start >= free;
+        free = free.max(range.end);
+        is_apart
+    });
+}
+
+/// What follows all sections of a kernel that moves itself.
+fn relocations(elf: &Elf<'_>) -> Option<Span<u64>> {
+    elf.section(b".orc_unwind_ip")
+        .filter(|_| elf.is_executable)?;
+    let headers = 64 * (elf.sections.len() as u64);
+    let end = elf.sections.iter().map(|section| section.span.end).max()?;
+    let start = (end.next_multiple_of(8) + headers).next_multiple_of(4);
+    let len = elf.bytes.len() as u64;
+    (start < len).then_some(start..len)
+}
+
+/// How pointers stand in a section, by its kind and name.
+fn form(elf: &Elf<'_>, section: &Section<'_>, spaces: &mut Spaces<'_, '_>) -> Option<Form> {
+    use Width::{Absolute4, Absolute8, Relative4};
+    if section.kind == PROGBITS && section.flags & EXECINSTR != 0 {
+        return Some(Form::X86 {
+            space: spaces.memory(section.name),
+            absolute: elf.is_executable,
+        });
+    }
+    // What is linked later is almost all about code.
+    let space = spaces.memory(b".text");
+    if matches!(section.kind, SYMTAB | DYNSYM) {
+        let names = elf.sections.get(usize::try_from(section.link).ok()?)?;
+        let names = spaces.inside(names.name, 1);
+        let fields = [(0, Absolute4), (8, Absolute8)];
+        return Some(table(SYMBOL, &fields, &[names, space]));
+    }
+    if section.kind == RELA {
+        let about = elf.sections.get(usize::try_from(section.info).ok()?)?;
+        // One that counts up points to itself, so to say.
+        let about = match elf.step(section) {
+            Some(step) => spaces.inside(section.name, RELOCATION as u64 / step),
+            None => spaces.memory(about.name),
+        };
+        let symbols = elf.sections.get(usize::try_from(section.link).ok()?)?;
+        let symbols = spaces.inside(symbols.name, SYMBOL);
+        let fields = [(0, Absolute8), (12, Absolute4), (16, Absolute8)];
+        let spaces = [about, symbols, space];
+        return Some(table(RELOCATION as u64, &fields, &spaces));
+    }
+    if elf.is_relocatable {
+        return None;
+    }
+    let (entry, fields): (u64, &[_]) = match (section.kind, section.name) {
+        (_, b".eh_frame") => return Some(Form::Frames { space }),
+        (_, b".eh_frame_hdr") => {
+            let from = spaces.from(section.name);
+            return Some(table(4, &[(0, Absolute4)], &[from]));
+        }
+        // The kernel's tables.
+        (_, b".orc_unwind_ip" | b".return_sites" | b".retpoline_sites" | b".smp_locks") => {
+            (4, &[(0, Relative4)])
+        }
+        (_, b"__ksymtab" | b"__ksymtab_gpl") => {
+            (12, &[(0, Relative4), (4, Relative4), (8, Relative4)])
+        }
+        (_, b"__bug_table" | b"__ex_table" | b".altinstructions") => {
+            (12, &[(0, Relative4), (4, Relative4)])
+        }
+        (_, b".parainstructions") => (16, &[(0, Absolute8)]),
+        (_, b".pci_fixup") => (16, &[(12, Relative4)]),
+        (INIT_ARRAY | FINI_ARRAY, _)
+        | (
+            PROGBITS,
+            b".data" | b".rodata" | b".init.data" | b"__param" | b".data.rel.ro" | b".got"
+            | b".got.plt" | b".data..percpu",
+        ) => (8, &[(0, Absolute8)]),
+        _ => return None,
+    };
+    Some(table(entry, fields, &vec![space; fields.len()]))
+}
+
+fn table(entry: u64, fields: &[(u64, Width)], spaces: &[usize]) -> Form {
+    let fields = fields.iter().zip(spaces);
+    Form::Table {
+        entry,
+        fields: fields
+            .map(|(&(at, width), &space)| Field { at, width, space })
+            .collect(),
+    }
+}

@@ -1,0 +1,146 @@
+//! Patches between programs: real ones, out of a compiler.
+
+#![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use system_image_delta::patch::{Limits, POINTERS, Patch};
+use system_image_delta_build::patch::{Options, make};
+
+/// A program of many functions that call each other and have strings; `extra` ones come first and in
+/// the middle, so that all others move.
+fn source(extra: u32) -> String {
+    let mut source = String::from("#include <stdio.h>\n#include <stdlib.h>\n");
+    let mut function = |name: String, i: u32, calls: String| {
+        write!(
+            source,
+            "__attribute__((noinline)) int {name}(int a) {{\n\
+             if (a == {i}) {{ puts(\"{name} says {i}\"); abort(); }}\n\
+             a = a * {} + {calls}; return a > {} ? a - {i} : a ^ {i}; }}\n",
+            i.wrapping_mul(2_654_435_761) >> 8,
+            i * 7,
+        )
+        .unwrap();
+    };
+    for i in 0..extra {
+        function(format!("early{i}"), 90_000 + i, "0".into());
+    }
+    for i in 0..400_u32 {
+        let calls = match i {
+            0 => "1".into(),
+            _ => format!("f{}(a) + f{}(a)", i - 1, i.wrapping_mul(7919) % i),
+        };
+        function(format!("f{i}"), i, calls);
+        if i == 200 {
+            (0..extra).for_each(|k| function(format!("late{k}"), 80_000 + k, "f200(a)".into()));
+        }
+    }
+    source.push_str("int (*table[])(int) = {");
+    (0..400).for_each(|i| write!(source, "f{i},").unwrap());
+    source.push_str("};\nint main(int c, char **v) { return table[c % 400](c); }\n");
+    source
+}
+
+fn compiled(directory: &Path, extra: u32, options: &[&str]) -> Vec<u8> {
+    let (from, to) = (directory.join("program.c"), directory.join("program"));
+    fs::write(&from, source(extra)).unwrap();
+    let cc = Command::new("cc")
+        .args(["-O1", "-g0", "-o"])
+        .args([&to, &from])
+        .args(options)
+        .output()
+        .unwrap();
+    assert!(
+        cc.status.success(),
+        "{}",
+        String::from_utf8_lossy(&cc.stderr)
+    );
+    fs::read(to).unwrap()
+}
+
+fn patch(base: &[u8], target: &[u8], memory: u64) -> Vec<u8> {
+    let file = |bytes: &[u8]| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        file.reopen().unwrap()
+    };
+    let mut out = Vec::new();
+    let options = Options { memory, threads: 2 };
+    make(&file(base), &file(target), options, &mut out).unwrap();
+    out
+}
+
+fn apply(base: &[u8], patch: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let patch = Patch::open(patch).unwrap();
+    patch
+        .apply(&base.to_vec(), &mut out, Limits::default())
+        .unwrap();
+    out
+}
+
+#[test]
+fn pointers_to_what_moved_cost_next_to_nothing() {
+    let lab = tempfile::tempdir().unwrap();
+    // In a small file that is not linked yet, they cost little either way.
+    let ways = [
+        (&["-pie", "-fPIE"][..], 50),
+        (&["-no-pie", "-fno-pie"], 50),
+        (&["-c", "-fPIE"], 110),
+    ];
+    for (options, percent) in ways {
+        let base = compiled(lab.path(), 0, options);
+        let target = compiled(lab.path(), 9, options);
+        let with = patch(&base, &target, 90 << 20);
+        assert!(apply(&base, &with) == target, "{options:?}");
+        let required = Patch::open(&with[..]).unwrap().header().required.clone();
+        assert_eq!(required, [POINTERS], "{options:?}");
+        // Where there is no memory for them, all that points elsewhere is told.
+        let without = patch(&base, &target, 9 << 20);
+        assert!(apply(&base, &without) == target, "{options:?}");
+        let (with, without) = (with.len(), without.len());
+        assert!(
+            with * 100 < without * percent,
+            "{options:?}: {with} of {without}"
+        );
+    }
+}
+
+#[test]
+fn a_program_that_did_not_change_has_no_pointers_told() {
+    let lab = tempfile::tempdir().unwrap();
+    let base = compiled(lab.path(), 0, &[]);
+    let mut target = base.clone();
+    let last = target.len() - 1;
+    target[last] ^= 1;
+    let patch = patch(&base, &target, 90 << 20);
+    assert!(
+        Patch::open(&patch[..])
+            .unwrap()
+            .header()
+            .required
+            .is_empty()
+    );
+    assert!(apply(&base, &patch) == target);
+    assert!(patch.len() < 400, "{}", patch.len());
+}
+
+#[test]
+fn damaged_programs_are_bytes_like_others() {
+    let lab = tempfile::tempdir().unwrap();
+    let base = compiled(lab.path(), 0, &["-c"]);
+    let target = compiled(lab.path(), 2, &["-c"]);
+    // All of the header, and the sections' headers at the end, one after the other.
+    let places = (4..64).chain((target.len() - 64 * 12..target.len()).step_by(5));
+    for (i, at) in places.enumerate() {
+        let (mut base, mut target) = (base.clone(), target.clone());
+        let of = if i % 2 == 0 { &mut base } else { &mut target };
+        let at = at.min(of.len() - 1);
+        of[at] = of[at].wrapping_add(0x7f);
+        let patch = patch(&base, &target, 90 << 20);
+        assert!(apply(&base, &patch) == target, "{at}");
+    }
+}
