@@ -10,6 +10,7 @@ mod lab;
 mod large_tree;
 mod nginx;
 mod offer;
+mod patching;
 mod planning;
 mod process;
 mod publishing;
@@ -47,7 +48,7 @@ struct Options {
     /// One round each, to see that everything runs
     #[arg(long)]
     quick: bool,
-    /// Only rows whose group has this in its name: planning, service, delta, apply,
+    /// Only rows whose group has this in its name: planning, service, delta, patches, apply,
     /// upgrade, publish, level-9, fetch, download, serve, tree
     #[arg(long, value_name = "GROUP")]
     only: Option<String>,
@@ -80,7 +81,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
             .as_ref()
             .is_none_or(|only| group.contains(only))
     };
-    let needs_images = ["delta", "apply", "upgrade", "publish", "level-9"]
+    let needs_images = ["delta", "patches", "apply", "upgrade", "publish", "level-9"]
         .into_iter()
         .any(wanted);
     for name in ["v1.tar", "v2.tar"] {
@@ -103,7 +104,10 @@ fn run(options: &Options) -> anyhow::Result<()> {
             service::run(&lab, &offer, &mut table)?;
         }
     }
-    if needs_images {
+    let needs_canonical = ["delta", "apply", "upgrade", "publish", "level-9"]
+        .into_iter()
+        .any(wanted);
+    if needs_canonical {
         let images = lab.images(&options.images)?;
         if wanted("delta") {
             delta::run(&lab, &images, &mut table)?;
@@ -120,6 +124,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
         if wanted("level-9") {
             publishing::whole(&lab, &images, &mut table)?;
         }
+    }
+    if wanted("patches") {
+        patching::run(&lab, &options.images, &mut table)?;
     }
     if wanted("fetch") {
         fetching::run(&lab, &mut table)?;
