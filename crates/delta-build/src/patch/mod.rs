@@ -8,6 +8,7 @@
 
 mod body;
 mod emit;
+mod files;
 mod image;
 mod make;
 mod matcher;
