@@ -12,9 +12,16 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::Codec;
 
+use crate::patch::area::Areas;
 use crate::patch::files::Files;
-use crate::patch::image::{self, Item};
+use crate::patch::image::{self, Image, Item, Sort};
 use crate::patch::packed::{self, Member};
+use crate::patch::pieces;
+use crate::patch::squashfs;
+use crate::patch::view::{Shown, View};
+
+mod blocks;
+mod tables;
 
 /// Shortest file that is searched for by its content, in bytes: a copy of less costs as much.
 const SHORTEST_FOUND: u64 = 32;
@@ -43,16 +50,6 @@ pub(crate) struct Place {
 pub(crate) enum Side {
     Base,
     Target,
-}
-
-/// A view that copies come from.
-pub(crate) struct View {
-    pub(crate) side: Side,
-    pub(crate) range: Range<u64>,
-    pub(crate) codec: Codec,
-    /// Its plain bytes; empty where it is stored, since then they are the image's own.
-    pub(crate) plain: Vec<u8>,
-    pub(crate) plain_len: u64,
 }
 
 /// Where a segment comes from.
@@ -92,7 +89,7 @@ pub(crate) struct Plan {
 
 /// Kinds of content: each has literals and residues of its own.
 pub(crate) mod kind {
-    /// Headers of archives and padding.
+    /// Headers of archives, tables of file systems, padding.
     pub(crate) const META: u8 = 0;
     /// Programs.
     pub(crate) const CODE: u8 = 1;
@@ -110,6 +107,9 @@ enum Seen {
 /// A content by its length and SHA-256.
 type Content = (u64, [u8; 32]);
 
+/// Where a table of inodes is, and how its checksums are made.
+type Table = (Range<u64>, Codec);
+
 /// What came of a search for a content.
 #[derive(Clone, Copy)]
 enum Found {
@@ -126,6 +126,15 @@ struct Planner<'a> {
     digests: HashMap<usize, [u8; 32]>,
     seen: HashMap<Content, Seen>,
     plan: Plan,
+    areas: Areas<'a>,
+    /// Views of files of the base that stand in pieces, by path.
+    joined: HashMap<Vec<u8>, Option<usize>>,
+    /// Tables of inodes of the base, with the views that show them.
+    tables: Vec<(Table, Option<usize>)>,
+    /// Files of the target.
+    target_files: Files,
+    /// Where files of the target that stand in pieces were seen whole.
+    seen_wholes: HashMap<Vec<u8>, Option<Place>>,
     /// Members of the base's packed members, by the view that shows them.
     inner: HashMap<usize, Files>,
     /// Whether a packed member may be made again, by what that takes.
@@ -152,10 +161,17 @@ pub(crate) fn plan(
     (target, target_len): (&File, u64),
     allowed: &dyn Fn(Codec, u64) -> bool,
 ) -> io::Result<Plan> {
+    let Image { items, tables } = Image::read(base, base_len);
+    let new = Image::read(target, target_len);
     let mut planner = Planner {
         base,
         target,
-        files: Files::new(image::items(base, base_len)),
+        areas: Areas::new((base, base_len), &items)?,
+        joined: HashMap::new(),
+        target_files: Files::new(new.items),
+        tables: tables.into_iter().map(|table| (table, None)).collect(),
+        seen_wholes: HashMap::new(),
+        files: Files::new(items),
         digests: HashMap::new(),
         seen: HashMap::new(),
         plan: Plan {
@@ -165,8 +181,22 @@ pub(crate) fn plan(
         inner: HashMap::new(),
         allowed,
     };
-    for item in image::items(target, target_len) {
-        planner.item(&item)?;
+    if let Some(new) = squashfs::read(target, target_len)
+        && let Some(old) = squashfs::read(base, base_len)
+    {
+        planner.blocks(old, &new, target_len)?;
+        return Ok(planner.plan);
+    }
+    let items = planner.target_files.items.clone();
+    let mut at = 0;
+    while let Some(item) = items.get(at) {
+        at += match planner.table(&items[at..], &new.tables)? {
+            0 => {
+                planner.item(item)?;
+                1
+            }
+            items => items,
+        };
     }
     Ok(planner.plan)
 }
@@ -174,17 +204,31 @@ pub(crate) fn plan(
 impl Planner<'_> {
     /// An item of the target itself.
     fn item(&mut self, item: &Item) -> io::Result<()> {
+        if item.sort == Sort::Area {
+            let views = &mut self.plan.views;
+            let segments = self.areas.segments(self.target, &item.content, views)?;
+            self.plain(segments);
+            return Ok(());
+        }
         let mut segments = Vec::new();
-        let size = item.content.end - item.content.start;
-        let old = self.files.counterpart(&item.path, size).cloned();
+        let size = item.len();
+        let first = self.files.counterpart(&item.path, item.whole()).cloned();
+        let old = first.as_ref().map(|first| self.piece(item, first));
         Self::head(item, old.as_ref(), Space::Base, &mut segments);
         if size == 0 {
             self.plain(segments);
             return Ok(());
         }
         let bytes = read(self.target, &item.content)?;
-        let found = self.found(&bytes, old.as_ref())?;
-        if matches!(found, Found::Nowhere(_)) && size >= SHORTEST_PACKED {
+        let found = match self.seen_whole(item)? {
+            Some(place) => Found::At(Place {
+                offset: place.offset + item.before,
+                ..place
+            }),
+            None => self.found(&bytes, old.as_ref())?,
+        };
+        let is_new = matches!(found, Found::Nowhere(_));
+        if is_new && size >= SHORTEST_PACKED && item.is_whole() {
             let mut members = packed::remade(&bytes);
             members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
             if !members.is_empty() {
@@ -196,21 +240,113 @@ impl Planner<'_> {
                 return Ok(());
             }
         }
-        let source = self.source(
-            found,
-            old.as_ref(),
-            Space::Base,
-            Seen::Target(item.content.start),
-        );
+        let like = first.filter(|_| is_new).map(|first| self.like(&first));
+        let (like, space) = like.transpose()?.unzip();
+        let space = space.unwrap_or(Space::Base);
+        let seen = Seen::Target(item.content.start);
+        let mut source = self.source(found, like.as_ref(), space, seen);
+        if let (Sort::Table, Some(old)) = (item.sort, &old)
+            && is_new
+            && old.len() == size
+            && is_mostly(&read(self.base, &old.content)?, &bytes)
+        {
+            source = Source::Aligned(Place {
+                space: Space::Base,
+                offset: old.content.start,
+            });
+        }
         let is_copy = matches!(source, Source::Copy(_));
+        let kind = match item.sort {
+            _ if is_copy => kind::META,
+            Sort::Table => kind::META,
+            _ => self.kind(item, &bytes)?,
+        };
         segments.push(Segment {
             new: item.content.clone(),
-            kind: if is_copy { kind::META } else { kind_of(&bytes) },
+            kind,
             source,
         });
         Self::padding(item, old.as_ref(), Space::Base, is_copy, &mut segments);
         self.plain(segments);
         Ok(())
+    }
+
+    /// What kind of content a piece of a file of the target is: that of its beginning.
+    fn kind(&self, item: &Item, bytes: &[u8]) -> io::Result<u8> {
+        let first = self.target_files.pieces(item).next();
+        Ok(match first.filter(|first| first.before < item.before) {
+            Some(first) => {
+                let start = first.content.start;
+                kind_of(&read(self.target, &(start..start + first.len().min(4)))?)
+            }
+            None => kind_of(bytes),
+        })
+    }
+
+    /// The piece of the file that `first` begins that an item of the target corresponds to.
+    fn piece(&self, item: &Item, first: &Item) -> Item {
+        let is_same = |old: &&Item| old.before == item.before && old.len() == item.len();
+        let same = self.files.pieces(first).find(is_same);
+        same.unwrap_or(first).clone()
+    }
+
+    /// What a changed file is searched for in, instead of a piece of it.
+    fn like(&mut self, first: &Item) -> io::Result<(Item, Space)> {
+        Ok(match self.joined(first)? {
+            None => (first.clone(), Space::Base),
+            Some(view) => {
+                let content = 0..self.plan.views[view].plain_len;
+                let old = Item {
+                    content,
+                    ..first.clone()
+                };
+                (old, Space::View(view))
+            }
+        })
+    }
+
+    /// The view that shows a file of the base in pieces as one, or nothing if it is not in pieces.
+    fn joined(&mut self, first: &Item) -> io::Result<Option<usize>> {
+        if first.is_whole() {
+            return Ok(None);
+        }
+        if let Some(&view) = self.joined.get(&first.path) {
+            return Ok(view);
+        }
+        let ranges = pieces::ranges(self.files.pieces(first), &self.areas.longest);
+        let mut plain = Vec::new();
+        for range in &ranges {
+            plain.append(&mut read(self.base, range)?);
+        }
+        let mut ranges = ranges.into_iter();
+        let view = ranges.next().map(|range| {
+            let view = self.plan.views.len();
+            let len = plain.len() as u64;
+            self.view(Side::Base, range, Codec::Stored, plain, len);
+            self.plan.views[view].rest = ranges.map(stored).collect();
+            view
+        });
+        self.joined.insert(first.path.clone(), view);
+        Ok(view)
+    }
+
+    /// Where all of a file that is in pieces in the target was seen already.
+    fn seen_whole(&mut self, item: &Item) -> io::Result<Option<Place>> {
+        if item.is_whole() {
+            return Ok(None);
+        }
+        if let Some(&place) = self.seen_wholes.get(&item.path) {
+            return Ok(place);
+        }
+        let mut place = None;
+        if let Some(bytes) = pieces::bytes(self.target, self.target_files.pieces(item))? {
+            let content = (bytes.len() as u64, Sha256::digest(bytes).into());
+            if let Some(Seen::Place(seen)) = self.seen.get(&content) {
+                place = Some(*seen);
+            }
+        }
+        self.seen_wholes.insert(item.path.clone(), place);
+        Ok(place)
     }
 
     /// Where content comes from that was not found whole; remembers it.
@@ -249,6 +385,16 @@ impl Planner<'_> {
         {
             return Ok(at(&old.content));
         }
+        if let Some(old) = old
+            && old.whole() == size
+            && let Some(view) = self.joined(old)?
+            && self.plan.views[view].plain == bytes
+        {
+            return Ok(Found::At(Place {
+                space: Space::View(view),
+                offset: 0,
+            }));
+        }
         if size < SHORTEST_FOUND {
             return Ok(Found::Nowhere(None));
         }
@@ -286,6 +432,7 @@ impl Planner<'_> {
         self.plan.views.push(View {
             side,
             range,
+            rest: Vec::new(),
             codec,
             plain,
             plain_len,
@@ -462,9 +609,12 @@ impl Planner<'_> {
                     .then(|| self.files.counterpart(&item.path, size).cloned())
                     .flatten();
                 let found = self.found(bytes, outer.as_ref())?;
-                let source = match (&outer, &inner) {
-                    (Some(_), _) => self.source(found, outer.as_ref(), Space::Base, seen),
-                    _ => self.source(found, inner.as_ref(), space, seen),
+                let source = match &outer {
+                    Some(outer) => {
+                        let (like, space) = self.like(outer)?;
+                        self.source(found, Some(&like), space, seen)
+                    }
+                    None => self.source(found, inner.as_ref(), space, seen),
                 };
                 is_copy = matches!(source, Source::Copy(_));
                 segments.push(Segment {
@@ -482,6 +632,20 @@ impl Planner<'_> {
         });
         Ok(())
     }
+}
+
+fn stored(range: Range<u64>) -> Shown {
+    Shown {
+        plain_len: range.end - range.start,
+        range,
+        codec: Codec::Stored,
+    }
+}
+
+/// Whether most bytes are the same, each in its place.
+pub(crate) fn is_mostly(one: &[u8], other: &[u8]) -> bool {
+    let same = one.iter().zip(other).filter(|(one, other)| one == other);
+    same.count() * 2 >= other.len()
 }
 
 /// What kind of content this is.
