@@ -15,7 +15,6 @@ mod image;
 mod make;
 mod matcher;
 mod packed;
-mod pieces;
 mod plan;
 mod squashfs;
 mod view;

@@ -16,15 +16,18 @@ use crate::patch::area::Areas;
 use crate::patch::files::Files;
 use crate::patch::image::{self, Image, Item, Sort};
 use crate::patch::packed::{self, Member};
-use crate::patch::pieces;
 use crate::patch::squashfs;
 use crate::patch::view::{Shown, View};
 
 mod blocks;
+mod pieces;
 mod tables;
 
 /// Shortest file that is searched for by its content, in bytes: a copy of less costs as much.
 const SHORTEST_FOUND: u64 = 32;
+
+/// Most ranges that views show beside packed members: an applier opens no more than 65536.
+const MOST_SHOWN: usize = 60_000;
 
 /// Shortest file that is looked into, in bytes.
 const SHORTEST_PACKED: u64 = 256;
@@ -129,6 +132,8 @@ struct Planner<'a> {
     areas: Areas<'a>,
     /// Views of files of the base that stand in pieces, by path.
     joined: HashMap<Vec<u8>, Option<usize>>,
+    /// How many ranges views show, packed members left out.
+    shown: usize,
     /// Tables of inodes of the base, with the views that show them.
     tables: Vec<(Table, Option<usize>)>,
     /// Files of the target.
@@ -168,6 +173,7 @@ pub(crate) fn plan(
         target,
         areas: Areas::new((base, base_len), &items)?,
         joined: HashMap::new(),
+        shown: 0,
         target_files: Files::new(new.items),
         tables: tables.into_iter().map(|table| (table, None)).collect(),
         seen_wholes: HashMap::new(),
@@ -241,7 +247,7 @@ impl Planner<'_> {
             }
         }
         let like = first.filter(|_| is_new).map(|first| self.like(&first));
-        let (like, space) = like.transpose()?.unzip();
+        let (like, space) = like.unzip();
         let space = space.unwrap_or(Space::Base);
         let seen = Seen::Target(item.content.start);
         let mut source = self.source(found, like.as_ref(), space, seen);
@@ -269,84 +275,6 @@ impl Planner<'_> {
         Self::padding(item, old.as_ref(), Space::Base, is_copy, &mut segments);
         self.plain(segments);
         Ok(())
-    }
-
-    /// What kind of content a piece of a file of the target is: that of its beginning.
-    fn kind(&self, item: &Item, bytes: &[u8]) -> io::Result<u8> {
-        let first = self.target_files.pieces(item).next();
-        Ok(match first.filter(|first| first.before < item.before) {
-            Some(first) => {
-                let start = first.content.start;
-                kind_of(&read(self.target, &(start..start + first.len().min(4)))?)
-            }
-            None => kind_of(bytes),
-        })
-    }
-
-    /// The piece of the file that `first` begins that an item of the target corresponds to.
-    fn piece(&self, item: &Item, first: &Item) -> Item {
-        let is_same = |old: &&Item| old.before == item.before && old.len() == item.len();
-        let same = self.files.pieces(first).find(is_same);
-        same.unwrap_or(first).clone()
-    }
-
-    /// What a changed file is searched for in, instead of a piece of it.
-    fn like(&mut self, first: &Item) -> io::Result<(Item, Space)> {
-        Ok(match self.joined(first)? {
-            None => (first.clone(), Space::Base),
-            Some(view) => {
-                let content = 0..self.plan.views[view].plain_len;
-                let old = Item {
-                    content,
-                    ..first.clone()
-                };
-                (old, Space::View(view))
-            }
-        })
-    }
-
-    /// The view that shows a file of the base in pieces as one, or nothing if it is not in pieces.
-    fn joined(&mut self, first: &Item) -> io::Result<Option<usize>> {
-        if first.is_whole() {
-            return Ok(None);
-        }
-        if let Some(&view) = self.joined.get(&first.path) {
-            return Ok(view);
-        }
-        let ranges = pieces::ranges(self.files.pieces(first), &self.areas.longest);
-        let mut plain = Vec::new();
-        for range in &ranges {
-            plain.append(&mut read(self.base, range)?);
-        }
-        let mut ranges = ranges.into_iter();
-        let view = ranges.next().map(|range| {
-            let view = self.plan.views.len();
-            let len = plain.len() as u64;
-            self.view(Side::Base, range, Codec::Stored, plain, len);
-            self.plan.views[view].rest = ranges.map(stored).collect();
-            view
-        });
-        self.joined.insert(first.path.clone(), view);
-        Ok(view)
-    }
-
-    /// Where all of a file that is in pieces in the target was seen already.
-    fn seen_whole(&mut self, item: &Item) -> io::Result<Option<Place>> {
-        if item.is_whole() {
-            return Ok(None);
-        }
-        if let Some(&place) = self.seen_wholes.get(&item.path) {
-            return Ok(place);
-        }
-        let mut place = None;
-        if let Some(bytes) = pieces::bytes(self.target, self.target_files.pieces(item))? {
-            let content = (bytes.len() as u64, Sha256::digest(bytes).into());
-            if let Some(Seen::Place(seen)) = self.seen.get(&content) {
-                place = Some(*seen);
-            }
-        }
-        self.seen_wholes.insert(item.path.clone(), place);
-        Ok(place)
     }
 
     /// Where content comes from that was not found whole; remembers it.
@@ -387,8 +315,9 @@ impl Planner<'_> {
         }
         if let Some(old) = old
             && old.whole() == size
-            && let Some(view) = self.joined(old)?
-            && self.plan.views[view].plain == bytes
+            && let Some(view) = self.joined(old)
+            && self.plan.views[view].plain_len == size
+            && self.plan.views[view].bytes(self.base, &(0..size))? == bytes
         {
             return Ok(Found::At(Place {
                 space: Space::View(view),
@@ -441,6 +370,20 @@ impl Planner<'_> {
             space: Space::View(self.plan.views.len() - 1),
             offset: 0,
         }
+    }
+
+    /// A view of several ranges of the base as one, or nothing if there are too many already.
+    fn showing(&mut self, mut all: Vec<Shown>) -> Option<usize> {
+        if all.is_empty() || self.shown + all.len() > MOST_SHOWN {
+            return None;
+        }
+        self.shown += all.len();
+        let len = all.iter().map(|shown| shown.plain_len).sum();
+        let first = all.remove(0);
+        let view = self.plan.views.len();
+        self.view(Side::Base, first.range, first.codec, Vec::new(), len);
+        self.plan.views[view].rest = all;
+        Some(view)
     }
 
     /// The head of an item: that of its counterpart, with some bytes changed, if it has the length.
@@ -611,7 +554,7 @@ impl Planner<'_> {
                 let found = self.found(bytes, outer.as_ref())?;
                 let source = match &outer {
                     Some(outer) => {
-                        let (like, space) = self.like(outer)?;
+                        let (like, space) = self.like(outer);
                         self.source(found, Some(&like), space, seen)
                     }
                     None => self.source(found, inner.as_ref(), space, seen),
@@ -631,14 +574,6 @@ impl Planner<'_> {
             segments,
         });
         Ok(())
-    }
-}
-
-fn stored(range: Range<u64>) -> Shown {
-    Shown {
-        plain_len: range.end - range.start,
-        range,
-        codec: Codec::Stored,
     }
 }
 

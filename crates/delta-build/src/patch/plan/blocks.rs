@@ -16,9 +16,6 @@ use crate::patch::packed;
 use crate::patch::squashfs::{self, Block, Image, Stream};
 use crate::patch::view::Shown;
 
-/// Most ranges that are shown by views: an applier opens no more than 65536.
-const MOST_SHOWN: usize = 60_000;
-
 /// A part of a plain block: which stream it belongs to.
 struct Span {
     new: Range<u64>,
@@ -39,7 +36,6 @@ pub(super) struct Blocks {
     /// The views of fragments and of whole streams.
     fragment_views: HashMap<usize, usize>,
     stream_views: HashMap<usize, Option<usize>>,
-    shown: usize,
 }
 
 fn content(bytes: &[u8]) -> Content {
@@ -75,7 +71,6 @@ impl Blocks {
             tails,
             fragment_views: HashMap::new(),
             stream_views: HashMap::new(),
-            shown: 0,
         })
     }
 }
@@ -298,7 +293,7 @@ impl Planner<'_> {
         if let Some(&view) = blocks.fragment_views.get(&fragment) {
             return Some(view);
         }
-        let view = self.showing(blocks, vec![shown(&blocks.image.fragments[fragment])])?;
+        let view = self.showing(vec![shown(&blocks.image.fragments[fragment])])?;
         blocks.fragment_views.insert(fragment, view);
         Some(view)
     }
@@ -312,22 +307,9 @@ impl Planner<'_> {
         let tail = of.tail.as_ref();
         let tail = tail.map(|tail| &blocks.image.fragments[tail.fragment]);
         let all: Vec<Shown> = of.blocks.iter().chain(tail).map(shown).collect();
-        let view = self.showing(blocks, all);
+        let view = self.showing(all);
         blocks.stream_views.insert(stream, view);
         view
-    }
-
-    fn showing(&mut self, blocks: &mut Blocks, mut all: Vec<Shown>) -> Option<usize> {
-        if all.is_empty() || blocks.shown + all.len() > MOST_SHOWN {
-            return None;
-        }
-        blocks.shown += all.len();
-        let len = all.iter().map(|shown| shown.plain_len).sum();
-        let first = all.remove(0);
-        let view = self.plan.views.len();
-        self.view(Side::Base, first.range, first.codec, Vec::new(), len);
-        self.plan.views[view].rest = all;
-        Some(view)
     }
 }
 
