@@ -105,12 +105,7 @@ pub(crate) fn run(lab: &Lab, directory: &Utf8Path, table: &mut Table) -> anyhow:
     Ok(())
 }
 
-fn update(
-    lab: &Lab,
-    base: &Utf8Path,
-    target: &Utf8Path,
-    table: &mut Table,
-) -> anyhow::Result<()> {
+fn update(lab: &Lab, base: &Utf8Path, target: &Utf8Path, table: &mut Table) -> anyhow::Result<()> {
     let is_tar = base.extension() == Some("tar");
     let peers: Vec<_> = PEERS
         .iter()
@@ -121,7 +116,8 @@ fn update(
     for (at, way) in peers.iter().enumerate() {
         let directory = place(at + 1, "")?;
         std::fs::create_dir(&directory)?;
-        let arguments = [base, target, &place(at + 1, ".patch")?, &directory].map(ToOwned::to_owned);
+        let arguments =
+            [base, target, &place(at + 1, ".patch")?, &directory].map(ToOwned::to_owned);
         script(way.prepare, &arguments).with_context(|| way.name.to_owned())?;
         scripts.push(arguments);
     }
@@ -132,7 +128,8 @@ fn update(
     };
     let (patch, out) = (place(0, ".patch")?, place(0, ".out")?);
     let ours = |verb: &'static str, from: &Utf8Path, to: &Utf8Path, out: &Utf8PathBuf| {
-        let arguments = ["patch", verb, from.as_str(), to.as_str(), out.as_str()].map(str::to_owned);
+        let arguments =
+            ["patch", verb, from.as_str(), to.as_str(), out.as_str()].map(str::to_owned);
         move || {
             let step = lab.program("system-image-server")?.args(&arguments);
             Ok(step.succeed()?.1)

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 41] = [
+const NEEDED: [(&str, &str); 42] = [
     ("aria2c", "aria2"),
     ("busctl", "systemd"),
     ("busybox", "busybox-static"),
@@ -28,6 +28,7 @@ const NEEDED: [(&str, &str); 41] = [
     ("lz4", "lz4"),
     ("mformat", "mtools"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("mksquashfs", "squashfs-tools"),
     ("mmdebstrap", "mmdebstrap"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),

@@ -8,6 +8,7 @@ use liblzma::write::XzEncoder;
 use system_image_delta::patch::{KINDS, Stream, varint};
 
 use crate::parallel;
+use crate::patch::plan::kind;
 
 /// A run of bytes that the applier asks one stream for.
 #[derive(Clone, Copy)]
@@ -120,7 +121,9 @@ const DEPTH: u32 = 24;
 /// each other, the rest is as small with 1 MiB as with 64.
 fn dictionary(stream: usize, len: usize) -> u64 {
     const SMALLEST: u64 = 4 << 10;
-    let is_literal = (0..KINDS).any(|kind| usize::from(Stream::Literal(kind).number()) == stream);
+    // Headers and padding are alike from one to the next.
+    let is_literal =
+        (kind::META + 1..KINDS).any(|kind| usize::from(Stream::Literal(kind).number()) == stream);
     let largest = if is_literal { 4 << 20 } else { 1 << 20 };
     match len as u64 {
         0 => 0,

@@ -1,17 +1,32 @@
-//! Takes images apart: tar archives, and cpio archives within initial RAM disks.
+//! Takes images apart: tar archives, file systems, and cpio archives within initial RAM disks.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use system_image_delta::patch::Codec;
 use system_image_delta::{Kind, Limits, Reader};
 
 use crate::index::Section;
+use crate::patch::ext4;
 
-/// A member, or what stands between and behind members: then it has no path and no content.
+/// What an item is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sort {
+    /// A member or a file, or a piece of one; or what stands between and behind members: then it
+    /// has no path and no content.
+    File,
+    /// A directory or an inode of a file system.
+    Table,
+    /// What else there is in a file system, free space too. All of it is content.
+    Area,
+}
+
+/// A part of an image that is looked at as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
+    pub(crate) sort: Sort,
     /// Its path, without `./` in front.
     pub(crate) path: Vec<u8>,
     /// Where its head is.
@@ -20,20 +35,128 @@ pub(crate) struct Item {
     pub(crate) content: Range<u64>,
     /// Where the next item begins; what is in between is padding.
     pub(crate) end: u64,
+    /// How much of its file stands elsewhere or is a hole, in front of this content.
+    pub(crate) before: u64,
+    /// How much of its file stands elsewhere or is a hole behind it.
+    pub(crate) behind: u64,
 }
 
-/// Takes a file apart. What is no archive is one item that is all content.
-pub(crate) fn items(file: &File, len: u64) -> Vec<Item> {
-    tar(file, len).unwrap_or_else(|| vec![whole(len)])
+impl Item {
+    pub(crate) fn new(path: Vec<u8>, head: Range<u64>, content: Range<u64>) -> Self {
+        Self {
+            sort: Sort::File,
+            path,
+            head,
+            end: content.end,
+            content,
+            before: 0,
+            behind: 0,
+        }
+    }
+
+    /// Length of its content in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.content.end - self.content.start
+    }
+
+    /// Length of its file in bytes.
+    pub(crate) fn whole(&self) -> u64 {
+        self.before + self.len() + self.behind
+    }
+
+    /// Whether the file stands in one piece.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.before == 0 && self.behind == 0
+    }
+
+    pub(crate) fn start(&self) -> u64 {
+        self.head.start.min(self.content.start)
+    }
+}
+
+/// An image, taken apart.
+pub(crate) struct Image {
+    /// Its items, in order.
+    pub(crate) items: Vec<Item>,
+    /// Tables of inodes that can be had without checksums.
+    pub(crate) tables: Vec<(Range<u64>, Codec)>,
+}
+
+impl Image {
+    /// Takes a file apart. What is no archive is one item that is all content.
+    pub(crate) fn read(file: &File, len: u64) -> Self {
+        let alone = |items| Self {
+            items,
+            tables: Vec::new(),
+        };
+        tar(file, len)
+            .map(alone)
+            .or_else(|| ext4(file, len))
+            .unwrap_or_else(|| alone(vec![whole(len)]))
+    }
+}
+
+/// Inodes, directories and files of a file system, and all that is between them.
+fn ext4(file: &File, len: u64) -> Option<Image> {
+    let mut items = Vec::new();
+    let found = ext4::read(file, len)?;
+    for node in found.nodes {
+        // No file has such a name.
+        let path = [b"\0", &node.path[..]].concat();
+        let end = node.inode.end;
+        items.push(Item {
+            sort: Sort::Table,
+            ..Item::new(path, node.inode, end..end)
+        });
+        let is_directory = matches!(node.path.last(), None | Some(b'/'));
+        for (before, run) in node.runs {
+            let behind = node.size.saturating_sub(before + run.end - run.start);
+            items.push(Item {
+                sort: if is_directory {
+                    Sort::Table
+                } else {
+                    Sort::File
+                },
+                end: run.end.next_multiple_of(node.block),
+                before,
+                behind,
+                ..Item::new(node.path.clone(), run.start..run.start, run)
+            });
+        }
+    }
+    Some(Image {
+        items: covering(items, len),
+        tables: found.tables,
+    })
+}
+
+/// The items in their order, with areas between them. Of those that overlap the first is kept.
+fn covering(mut items: Vec<Item>, len: u64) -> Vec<Item> {
+    items.sort_by_key(Item::start);
+    let mut all: Vec<Item> = Vec::with_capacity(items.len());
+    let area = |range: Range<u64>| Item {
+        sort: Sort::Area,
+        ..Item::new(Vec::new(), range.start..range.start, range)
+    };
+    let mut at = 0;
+    for item in items {
+        if item.start() < at || item.end > len {
+            continue;
+        }
+        if at < item.start() {
+            all.push(area(at..item.start()));
+        }
+        at = item.end;
+        all.push(item);
+    }
+    if at < len {
+        all.push(area(at..len));
+    }
+    all
 }
 
 fn whole(len: u64) -> Item {
-    Item {
-        path: Vec::new(),
-        head: 0..0,
-        content: 0..len,
-        end: len,
-    }
+    Item::new(Vec::new(), 0..0, 0..len)
 }
 
 /// The members of a tar archive, or `None` if it is none that can be read to its end.
@@ -68,22 +191,16 @@ fn tar(file: &File, len: u64) -> Option<Vec<Item>> {
         if let Some(last) = items.last_mut() {
             last.end = span.start;
         }
-        items.push(Item {
-            path: trimmed(&header.path),
-            head: span.start..data,
-            content: data..data + size,
-            end: data + size,
-        });
+        items.push(Item::new(
+            trimmed(&header.path),
+            span.start..data,
+            data..data + size,
+        ));
     }
     if let Some(last) = items.last_mut() {
         let end = last.content.end.next_multiple_of(512).min(len);
         last.end = end;
-        items.push(Item {
-            path: Vec::new(),
-            head: end..len,
-            content: len..len,
-            end: len,
-        });
+        items.push(Item::new(Vec::new(), end..len, len..len));
     }
     Some(items)
 }
@@ -103,12 +220,7 @@ pub(crate) fn cpio(bytes: &[u8]) -> Vec<Item> {
         return vec![whole(len)];
     }
     if end < len {
-        items.push(Item {
-            path: Vec::new(),
-            head: end..len,
-            content: len..len,
-            end: len,
-        });
+        items.push(Item::new(Vec::new(), end..len, len..len));
     }
     items
 }
@@ -134,10 +246,12 @@ fn cpio_item(bytes: &[u8], at: usize) -> Option<Item> {
     }
     let next = end.next_multiple_of(4).min(bytes.len());
     Some(Item {
-        path: trimmed(name.strip_suffix(b"\0").unwrap_or(name)),
-        head: at as u64..data as u64,
-        content: data as u64..end as u64,
         end: next as u64,
+        ..Item::new(
+            trimmed(name.strip_suffix(b"\0").unwrap_or(name)),
+            at as u64..data as u64,
+            data as u64..end as u64,
+        )
     })
 }
 

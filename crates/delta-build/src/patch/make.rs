@@ -17,9 +17,10 @@ use system_image_delta::patch::{
 use crate::parallel;
 use crate::patch::body::Packed;
 use crate::patch::emit::{self, Ops, Written};
-use crate::patch::matcher::{Matcher, TooLarge};
-use crate::patch::plan::{self, Part, Place, Plan, Segment, Side, Source, Space};
+use crate::patch::matcher::Matcher;
+use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
 use crate::patch::program;
+use crate::patch::view::Shown;
 
 /// Length of a block of the base, as a power of two: read as a whole to check it.
 const BASE_BLOCK: u32 = 22;
@@ -171,6 +172,9 @@ fn opens(plan: &Plan, view: usize) -> (bool, u64, u64, usize) {
     }
 }
 
+/// Segments that are searched for in the same old bytes, by part and segment.
+type Job = Vec<(usize, usize)>;
+
 struct Maker<'a> {
     base: &'a File,
     target: &'a File,
@@ -197,14 +201,11 @@ impl Maker<'_> {
             Space::Base => plan::read(self.base, &range),
             Space::View(view) => {
                 let view = &self.plan.views[view];
-                if view.codec != Codec::Stored {
-                    return Ok(view.plain[plan::index(&range)].to_vec());
-                }
-                let range = view.range.start + range.start..view.range.start + range.end;
-                match view.side {
-                    Side::Base => plan::read(self.base, &range),
-                    Side::Target => plan::read(self.target, &range),
-                }
+                let file = match view.side {
+                    Side::Base => self.base,
+                    Side::Target => self.target,
+                };
+                view.bytes(file, &range)
             }
         }
     }
@@ -213,7 +214,7 @@ impl Maker<'_> {
     fn wanted(&self, part: &Part, range: &Range<u64>) -> io::Result<Vec<u8>> {
         match part.view {
             None => plan::read(self.target, range),
-            Some(view) => Ok(self.plan.views[view].plain[plan::index(range)].to_vec()),
+            Some(view) => self.plan.views[view].bytes(self.target, range),
         }
     }
 
@@ -227,7 +228,9 @@ impl Maker<'_> {
     }
 
     /// All ops of a segment.
-    fn ops(&self, part: &Part, segment: &Segment) -> io::Result<Ops> {
+    fn ops(&self, at: (usize, usize)) -> io::Result<Ops> {
+        let part = &self.plan.parts[at.0];
+        let segment = &part.segments[at.1];
         let mut ops = Ops::default();
         let len = segment.new.end - segment.new.start;
         match segment.source {
@@ -238,17 +241,8 @@ impl Maker<'_> {
             }
             Source::New => ops.literal(&self.wanted(part, &segment.new)?),
             Source::Like(place, old_len) => {
-                let new = self.wanted(part, &segment.new)?;
-                if old_len.max(len) > LONGEST_SEARCHED {
-                    ops.literal(&new);
-                    return Ok(ops);
-                }
-                let (address, old) = (self.address(place), self.old(place, old_len)?);
-                match program::search(&old, &new, self.has_room(part)) {
-                    Some(Ok(made)) => return Ok(Ops::program(address, made, &new)),
-                    Some(Err(TooLarge)) => ops.literal(&new),
-                    None => search(&mut ops, address, &old, &new),
-                }
+                let mut searched = self.search(place, old_len, &[at])?;
+                ops.append(searched.remove(0));
             }
         }
         Ok(ops)
@@ -257,24 +251,56 @@ impl Maker<'_> {
     /// The ops of all segments that have to be searched for, by part and segment: work for all
     /// threads, the longest first, or one thread ends long after the others.
     fn searched(&self, threads: usize) -> io::Result<HashMap<(usize, usize), Ops>> {
-        let mut jobs = Vec::new();
+        // What is searched for in the same bytes is one job: they are made ready only once.
+        let mut jobs: HashMap<(Place, u64), (u64, Job)> = HashMap::new();
         for (i, part) in self.plan.parts.iter().enumerate() {
             for (k, segment) in part.segments.iter().enumerate() {
-                if let Source::Like(_, len) = segment.source {
-                    jobs.push((len + segment.new.end - segment.new.start, i, k));
+                if let Source::Like(place, len) = segment.source {
+                    let (weight, job) = jobs.entry((place, len)).or_insert((len, Vec::new()));
+                    *weight += segment.new.end - segment.new.start;
+                    job.push((i, k));
                 }
             }
         }
-        jobs.sort_by_key(|&(weight, i, k)| (std::cmp::Reverse(weight), i, k));
-        let results = parallel::each(threads, &jobs, |&(_, i, k)| {
-            let part = &self.plan.parts[i];
-            self.ops(part, &part.segments[k])
+        let mut jobs: Vec<_> = jobs.into_iter().collect();
+        jobs.sort_by_key(|(_, (weight, job))| (std::cmp::Reverse(*weight), job[0]));
+        let results = parallel::each(threads, &jobs, |&((place, len), (_, ref job))| {
+            self.search(place, len, job)
         });
-        let places = jobs.into_iter().map(|(_, i, k)| (i, k));
-        places
-            .zip(results)
-            .map(|(at, ops)| Ok((at, ops?)))
-            .collect()
+        let mut all = HashMap::new();
+        for ((_, (_, job)), ops) in jobs.into_iter().zip(results) {
+            all.extend(job.into_iter().zip(ops?));
+        }
+        Ok(all)
+    }
+
+    /// The ops of segments that are searched for in the same old bytes.
+    fn search(&self, place: Place, len: u64, job: &[(usize, usize)]) -> io::Result<Vec<Ops>> {
+        let old = if len <= LONGEST_SEARCHED {
+            self.old(place, len)?
+        } else {
+            Vec::new()
+        };
+        let address = self.address(place);
+        let mut matcher = None;
+        let ops = job.iter().map(|&(i, k)| {
+            let part = &self.plan.parts[i];
+            let new = self.wanted(part, &part.segments[k].new)?;
+            let mut ops = Ops::default();
+            if len.max(new.len() as u64) > LONGEST_SEARCHED {
+                ops.literal(&new);
+                return Ok(ops);
+            }
+            if let Some(Ok(made)) = program::search(&old, &new, self.has_room(part)) {
+                return Ok(Ops::program(address, made, &new));
+            }
+            match matcher.get_or_insert_with(|| Matcher::new(&old).ok()) {
+                Some(matcher) => search(&mut ops, address, matcher, &old, &new),
+                None => ops.literal(&new),
+            }
+            Ok(ops)
+        });
+        ops.collect()
     }
 
     /// Everything, in order.
@@ -299,7 +325,7 @@ impl Maker<'_> {
                 }
                 let ops = match searched.remove(&(i, k)) {
                     Some(ops) => ops,
-                    None => self.ops(part, segment)?,
+                    None => self.ops((i, k))?,
                 };
                 match &mut run {
                     // Copies without residues are of every kind.
@@ -335,7 +361,12 @@ impl Maker<'_> {
         all: &mut Vec<Written>,
     ) {
         while let Some(next) = views.next_if(|&next| self.is_there(next, made)) {
-            all.push(Written::Control(self.opening(next)));
+            let view = &self.plan.views[next];
+            let openings = view
+                .shown()
+                .into_iter()
+                .map(|shown| opening(view.side, &shown));
+            all.extend(openings.map(Written::Control));
         }
     }
 
@@ -344,20 +375,19 @@ impl Maker<'_> {
         let view = &self.plan.views[view];
         view.side == Side::Base || view.range.end <= made
     }
+}
 
-    /// The control numbers that open a view.
-    fn opening(&self, view: usize) -> Vec<u64> {
-        let view = &self.plan.views[view];
-        let mut control = vec![
-            3,
-            u64::from(view.side == Side::Target),
-            view.range.start,
-            view.range.end - view.range.start,
-            view.plain_len,
-        ];
-        control.extend(view.codec.numbers());
-        control
-    }
+/// The control numbers that open a range of a view.
+fn opening(side: Side, shown: &Shown) -> Vec<u64> {
+    let mut control = vec![
+        3,
+        u64::from(side == Side::Target),
+        shown.range.start,
+        shown.range.end - shown.range.start,
+        shown.plain_len,
+    ];
+    control.extend(shown.codec.numbers());
+    control
 }
 
 fn flush(run: &mut Option<(u8, Ops)>, is_packed: bool, all: &mut Vec<Written>) {
@@ -372,11 +402,7 @@ fn flush(run: &mut Option<(u8, Ops)>, is_packed: bool, all: &mut Vec<Written>) {
 }
 
 /// Appends what makes `new` of `old`, which stands at `address`.
-fn search(ops: &mut Ops, address: u64, old: &[u8], new: &[u8]) {
-    let Ok(matcher) = Matcher::new(old) else {
-        ops.literal(new);
-        return;
-    };
+fn search(ops: &mut Ops, address: u64, matcher: &Matcher<'_>, old: &[u8], new: &[u8]) {
     let mut at = 0;
     for step in matcher.steps(new) {
         if step.literal > 0 {

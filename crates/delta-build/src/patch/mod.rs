@@ -6,14 +6,19 @@
 //! the target so far: whole, by its content; or approximately, in the piece that had its place
 //! before. What is not understood is a piece like any other.
 
+mod area;
 mod body;
 mod elf;
 mod emit;
+mod ext4;
+mod files;
 mod image;
 mod make;
 mod matcher;
 mod packed;
 mod plan;
 mod program;
+mod squashfs;
+mod view;
 
 pub use make::{MakeError, Options, Summary, make};

@@ -166,7 +166,7 @@ fn unpack(bytes: &[u8], codec: Codec) -> Option<Member> {
 
 fn candidates(codec: Codec) -> Vec<Codec> {
     match codec {
-        Codec::Stored => Vec::new(),
+        Codec::Stored | Codec::ZstdBlock { .. } | Codec::Ext4Inodes { .. } => Vec::new(),
         Codec::Zstd {
             checksum, window, ..
         } => ZSTD_LEVELS
@@ -185,7 +185,7 @@ fn candidates(codec: Codec) -> Vec<Codec> {
 }
 
 /// Whether `plain` becomes `packed`. Stops at the first wrong byte.
-fn makes(codec: Codec, plain: &[u8], packed: &[u8]) -> bool {
+pub(crate) fn makes(codec: Codec, plain: &[u8], packed: &[u8]) -> bool {
     const AT_ONCE: usize = 128 << 10;
     let Ok(mut remaker) = Remaker::new(codec, plain.len() as u64) else {
         return false;

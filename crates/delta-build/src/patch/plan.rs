@@ -12,11 +12,22 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::Codec;
 
-use crate::patch::image::{self, Item};
+use crate::patch::area::Areas;
+use crate::patch::files::Files;
+use crate::patch::image::{self, Image, Item, Sort};
 use crate::patch::packed::{self, Member};
+use crate::patch::squashfs;
+use crate::patch::view::{Shown, View};
+
+mod blocks;
+mod pieces;
+mod tables;
 
 /// Shortest file that is searched for by its content, in bytes: a copy of less costs as much.
 const SHORTEST_FOUND: u64 = 32;
+
+/// Most ranges that views show beside packed members: an applier opens no more than 65536.
+const MOST_SHOWN: usize = 60_000;
 
 /// Shortest file that is looked into, in bytes.
 const SHORTEST_PACKED: u64 = 256;
@@ -42,16 +53,6 @@ pub(crate) struct Place {
 pub(crate) enum Side {
     Base,
     Target,
-}
-
-/// A view that copies come from.
-pub(crate) struct View {
-    pub(crate) side: Side,
-    pub(crate) range: Range<u64>,
-    pub(crate) codec: Codec,
-    /// Its plain bytes; empty where it is stored, since then they are the image's own.
-    pub(crate) plain: Vec<u8>,
-    pub(crate) plain_len: u64,
 }
 
 /// Where a segment comes from.
@@ -91,82 +92,12 @@ pub(crate) struct Plan {
 
 /// Kinds of content: each has literals and residues of its own.
 pub(crate) mod kind {
-    /// Headers of archives and padding.
+    /// Headers of archives, tables of file systems, padding.
     pub(crate) const META: u8 = 0;
     /// Programs.
     pub(crate) const CODE: u8 = 1;
     /// All else.
     pub(crate) const OTHER: u8 = 2;
-}
-
-/// Files of the base by what they may be asked for.
-struct Files {
-    items: Vec<Item>,
-    by_path: HashMap<Vec<u8>, usize>,
-    /// By path with each run of digits made equal: versions come and go.
-    by_shape: HashMap<Vec<u8>, Vec<usize>>,
-    /// By the same of the last part alone.
-    by_name: HashMap<Vec<u8>, Vec<usize>>,
-    by_size: HashMap<u64, Vec<usize>>,
-}
-
-impl Files {
-    fn new(items: Vec<Item>) -> Self {
-        let mut files = Self {
-            items,
-            by_path: HashMap::new(),
-            by_shape: HashMap::new(),
-            by_name: HashMap::new(),
-            by_size: HashMap::new(),
-        };
-        for (i, item) in files.items.iter().enumerate() {
-            files.by_path.insert(item.path.clone(), i);
-            files.by_shape.entry(shape(&item.path)).or_default().push(i);
-            let size = item.content.end - item.content.start;
-            if size > 0 {
-                let name = shape(name(&item.path));
-                files.by_name.entry(name).or_default().push(i);
-                files.by_size.entry(size).or_default().push(i);
-            }
-        }
-        files
-    }
-
-    /// The item that had the place of this one.
-    fn counterpart(&self, path: &[u8], size: u64) -> Option<&Item> {
-        let closest = |found: &Vec<usize>| {
-            let size_of = |i: &usize| {
-                let content = &self.items[*i].content;
-                (content.end - content.start).abs_diff(size)
-            };
-            found.iter().copied().min_by_key(size_of)
-        };
-        let same = self.by_path.get(path).copied();
-        let is_filled = |i: &usize| size == 0 || !self.items[*i].content.is_empty();
-        let found = same
-            .filter(is_filled)
-            .or_else(|| closest(self.by_shape.get(&shape(path))?).filter(is_filled))
-            .or_else(|| {
-                let found = self.by_name.get(&shape(name(path)))?;
-                closest(found).filter(|_| size > 0)
-            });
-        found.map(|i| &self.items[i])
-    }
-}
-
-fn name(path: &[u8]) -> &[u8] {
-    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
-}
-
-fn shape(path: &[u8]) -> Vec<u8> {
-    let mut shape = Vec::with_capacity(path.len());
-    for &byte in path {
-        let byte = if byte.is_ascii_digit() { b'0' } else { byte };
-        if byte != b'0' || shape.last() != Some(&b'0') {
-            shape.push(byte);
-        }
-    }
-    shape
 }
 
 /// Where a content of the target was seen.
@@ -178,6 +109,9 @@ enum Seen {
 
 /// A content by its length and SHA-256.
 type Content = (u64, [u8; 32]);
+
+/// Where a table of inodes is, and how its checksums are made.
+type Table = (Range<u64>, Codec);
 
 /// What came of a search for a content.
 #[derive(Clone, Copy)]
@@ -195,6 +129,17 @@ struct Planner<'a> {
     digests: HashMap<usize, [u8; 32]>,
     seen: HashMap<Content, Seen>,
     plan: Plan,
+    areas: Areas<'a>,
+    /// Views of files of the base that stand in pieces, by path.
+    joined: HashMap<Vec<u8>, Option<usize>>,
+    /// How many ranges views show, packed members left out.
+    shown: usize,
+    /// Tables of inodes of the base, with the views that show them.
+    tables: Vec<(Table, Option<usize>)>,
+    /// Files of the target.
+    target_files: Files,
+    /// Where files of the target that stand in pieces were seen whole.
+    seen_wholes: HashMap<Vec<u8>, Option<Place>>,
     /// Members of the base's packed members, by the view that shows them.
     inner: HashMap<usize, Files>,
     /// Whether a packed member may be made again, by what that takes.
@@ -221,10 +166,18 @@ pub(crate) fn plan(
     (target, target_len): (&File, u64),
     allowed: &dyn Fn(Codec, u64) -> bool,
 ) -> io::Result<Plan> {
+    let Image { items, tables } = Image::read(base, base_len);
+    let new = Image::read(target, target_len);
     let mut planner = Planner {
         base,
         target,
-        files: Files::new(image::items(base, base_len)),
+        areas: Areas::new((base, base_len), &items)?,
+        joined: HashMap::new(),
+        shown: 0,
+        target_files: Files::new(new.items),
+        tables: tables.into_iter().map(|table| (table, None)).collect(),
+        seen_wholes: HashMap::new(),
+        files: Files::new(items),
         digests: HashMap::new(),
         seen: HashMap::new(),
         plan: Plan {
@@ -234,8 +187,22 @@ pub(crate) fn plan(
         inner: HashMap::new(),
         allowed,
     };
-    for item in image::items(target, target_len) {
-        planner.item(&item)?;
+    if let Some(new) = squashfs::read(target, target_len)
+        && let Some(old) = squashfs::read(base, base_len)
+    {
+        planner.blocks(old, &new, target_len)?;
+        return Ok(planner.plan);
+    }
+    let items = planner.target_files.items.clone();
+    let mut at = 0;
+    while let Some(item) = items.get(at) {
+        at += match planner.table(&items[at..], &new.tables)? {
+            0 => {
+                planner.item(item)?;
+                1
+            }
+            items => items,
+        };
     }
     Ok(planner.plan)
 }
@@ -243,17 +210,31 @@ pub(crate) fn plan(
 impl Planner<'_> {
     /// An item of the target itself.
     fn item(&mut self, item: &Item) -> io::Result<()> {
+        if item.sort == Sort::Area {
+            let views = &mut self.plan.views;
+            let segments = self.areas.segments(self.target, &item.content, views)?;
+            self.plain(segments);
+            return Ok(());
+        }
         let mut segments = Vec::new();
-        let size = item.content.end - item.content.start;
-        let old = self.files.counterpart(&item.path, size).cloned();
+        let size = item.len();
+        let first = self.files.counterpart(&item.path, item.whole()).cloned();
+        let old = first.as_ref().map(|first| self.piece(item, first));
         Self::head(item, old.as_ref(), Space::Base, &mut segments);
         if size == 0 {
             self.plain(segments);
             return Ok(());
         }
         let bytes = read(self.target, &item.content)?;
-        let found = self.found(&bytes, old.as_ref())?;
-        if matches!(found, Found::Nowhere(_)) && size >= SHORTEST_PACKED {
+        let found = match self.seen_whole(item)? {
+            Some(place) => Found::At(Place {
+                offset: place.offset + item.before,
+                ..place
+            }),
+            None => self.found(&bytes, old.as_ref())?,
+        };
+        let is_new = matches!(found, Found::Nowhere(_));
+        if is_new && size >= SHORTEST_PACKED && item.is_whole() {
             let mut members = packed::remade(&bytes);
             members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
             if !members.is_empty() {
@@ -265,16 +246,30 @@ impl Planner<'_> {
                 return Ok(());
             }
         }
-        let source = self.source(
-            found,
-            old.as_ref(),
-            Space::Base,
-            Seen::Target(item.content.start),
-        );
+        let like = first.filter(|_| is_new).map(|first| self.like(&first));
+        let (like, space) = like.unzip();
+        let space = space.unwrap_or(Space::Base);
+        let seen = Seen::Target(item.content.start);
+        let mut source = self.source(found, like.as_ref(), space, seen);
+        if let (Sort::Table, Some(old)) = (item.sort, &old)
+            && is_new
+            && old.len() == size
+            && is_mostly(&read(self.base, &old.content)?, &bytes)
+        {
+            source = Source::Aligned(Place {
+                space: Space::Base,
+                offset: old.content.start,
+            });
+        }
         let is_copy = matches!(source, Source::Copy(_));
+        let kind = match item.sort {
+            _ if is_copy => kind::META,
+            Sort::Table => kind::META,
+            _ => self.kind(item, &bytes)?,
+        };
         segments.push(Segment {
             new: item.content.clone(),
-            kind: if is_copy { kind::META } else { kind_of(&bytes) },
+            kind,
             source,
         });
         Self::padding(item, old.as_ref(), Space::Base, is_copy, &mut segments);
@@ -318,6 +313,17 @@ impl Planner<'_> {
         {
             return Ok(at(&old.content));
         }
+        if let Some(old) = old
+            && old.whole() == size
+            && let Some(view) = self.joined(old)
+            && self.plan.views[view].plain_len == size
+            && self.plan.views[view].bytes(self.base, &(0..size))? == bytes
+        {
+            return Ok(Found::At(Place {
+                space: Space::View(view),
+                offset: 0,
+            }));
+        }
         if size < SHORTEST_FOUND {
             return Ok(Found::Nowhere(None));
         }
@@ -355,6 +361,7 @@ impl Planner<'_> {
         self.plan.views.push(View {
             side,
             range,
+            rest: Vec::new(),
             codec,
             plain,
             plain_len,
@@ -363,6 +370,20 @@ impl Planner<'_> {
             space: Space::View(self.plan.views.len() - 1),
             offset: 0,
         }
+    }
+
+    /// A view of several ranges of the base as one, or nothing if there are too many already.
+    fn showing(&mut self, mut all: Vec<Shown>) -> Option<usize> {
+        if all.is_empty() || self.shown + all.len() > MOST_SHOWN {
+            return None;
+        }
+        self.shown += all.len();
+        let len = all.iter().map(|shown| shown.plain_len).sum();
+        let first = all.remove(0);
+        let view = self.plan.views.len();
+        self.view(Side::Base, first.range, first.codec, Vec::new(), len);
+        self.plan.views[view].rest = all;
+        Some(view)
     }
 
     /// The head of an item: that of its counterpart, with some bytes changed, if it has the length.
@@ -531,9 +552,12 @@ impl Planner<'_> {
                     .then(|| self.files.counterpart(&item.path, size).cloned())
                     .flatten();
                 let found = self.found(bytes, outer.as_ref())?;
-                let source = match (&outer, &inner) {
-                    (Some(_), _) => self.source(found, outer.as_ref(), Space::Base, seen),
-                    _ => self.source(found, inner.as_ref(), space, seen),
+                let source = match &outer {
+                    Some(outer) => {
+                        let (like, space) = self.like(outer);
+                        self.source(found, Some(&like), space, seen)
+                    }
+                    None => self.source(found, inner.as_ref(), space, seen),
                 };
                 is_copy = matches!(source, Source::Copy(_));
                 segments.push(Segment {
@@ -551,6 +575,12 @@ impl Planner<'_> {
         });
         Ok(())
     }
+}
+
+/// Whether most bytes are the same, each in its place.
+pub(crate) fn is_mostly(one: &[u8], other: &[u8]) -> bool {
+    let same = one.iter().zip(other).filter(|(one, other)| one == other);
+    same.count() * 2 >= other.len()
 }
 
 /// What kind of content this is.

@@ -5,10 +5,12 @@ use std::io;
 use system_image_gzip::Flavour;
 
 /// What packing in each way requires of an applier, by name.
-pub(crate) const FEATURES: [&str; 3] = [DEFLATE, LZ4, ZSTD];
+pub(crate) const FEATURES: [&str; 5] = [DEFLATE, EXT4_INODES, LZ4, ZSTD, ZSTD_BLOCK];
 const DEFLATE: &str = "pack-deflate";
+const EXT4_INODES: &str = "ext4-inodes";
 const LZ4: &str = "pack-lz4-hc";
 const ZSTD: &str = "pack-zstd-1.5.4";
+const ZSTD_BLOCK: &str = "pack-zstd-block-1.5.4";
 
 /// How a member is packed: the program that did it, and what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +38,20 @@ pub enum Codec {
         /// Level, 1 to 9.
         level: u8,
     },
+    /// A Zstandard frame of at most 1 MiB by libzstd 1.5.4, all at once, as `mksquashfs` makes it.
+    ZstdBlock {
+        /// Level, 1 to 22.
+        level: u8,
+    },
+    /// A table of inodes of ext4: plain, they have no checksums.
+    Ext4Inodes {
+        /// What the checksums of the file system begin with.
+        seed: u32,
+        /// Number of the first inode.
+        first: u32,
+        /// Length of an inode in bytes, a power of two from 128 to 4096.
+        len: u16,
+    },
 }
 
 /// Why a member cannot be unpacked or packed again.
@@ -58,6 +74,9 @@ pub enum CodecError {
 /// Largest level that zstd has without windows beyond those that every decoder takes.
 const ZSTD_LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
 
+/// Levels of zstd for blocks, whose windows are never larger than they are.
+const ZSTD_BLOCK_LEVELS: std::ops::RangeInclusive<u8> = 1..=22;
+
 /// Windows of Zstandard frames, as powers of two: what every decoder takes.
 const ZSTD_WINDOWS: std::ops::RangeInclusive<u8> = 10..=23;
 
@@ -75,6 +94,8 @@ impl Codec {
             Self::Zstd { .. } => Some(ZSTD),
             Self::Lz4Legacy { .. } => Some(LZ4),
             Self::Deflate { .. } => Some(DEFLATE),
+            Self::ZstdBlock { .. } => Some(ZSTD_BLOCK),
+            Self::Ext4Inodes { .. } => Some(EXT4_INODES),
         }
     }
 
@@ -90,6 +111,10 @@ impl Codec {
             Self::Lz4Legacy { level } => vec![2, level.into()],
             Self::Deflate { flavour, level } => {
                 vec![3, u64::from(flavour == Flavour::Zlib), level.into()]
+            }
+            Self::ZstdBlock { level } => vec![4, level.into()],
+            Self::Ext4Inodes { seed, first, len } => {
+                vec![7, seed.into(), first.into(), len.into()]
             }
         }
     }
@@ -120,6 +145,19 @@ impl Codec {
                 },
                 level: level(number()?, DEFLATE_LEVELS)?,
             },
+            4 => Self::ZstdBlock {
+                level: level(number()?, ZSTD_BLOCK_LEVELS)?,
+            },
+            7 => {
+                let (seed, first, len) = (number()?, number()?, number()?);
+                let len = u16::try_from(len).ok();
+                let len = len.filter(|len| len.is_power_of_two() && (128..=4096).contains(len));
+                Self::Ext4Inodes {
+                    seed: u32::try_from(seed).map_err(|_| CodecError::Unknown)?,
+                    first: u32::try_from(first).map_err(|_| CodecError::Unknown)?,
+                    len: len.ok_or(CodecError::Unknown)?,
+                }
+            }
             _ => return Err(CodecError::Unknown.into()),
         })
     }

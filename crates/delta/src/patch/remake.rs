@@ -8,7 +8,8 @@ use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
-use crate::patch::unpack::{LZ4_BLOCK, LZ4_MAGIC};
+use crate::patch::inodes::Inodes;
+use crate::patch::unpack::{LZ4_BLOCK, LZ4_MAGIC, ZSTD_BLOCK_WINDOW};
 
 /// How much is packed at once, in bytes.
 const AT_ONCE: usize = 128 << 10;
@@ -36,6 +37,11 @@ enum Form {
         plain: Vec<u8>,
     },
     Deflate(Box<Encoder<Vec<u8>>>),
+    ZstdBlock {
+        level: u8,
+        plain: Vec<u8>,
+    },
+    Ext4Inodes(Inodes),
 }
 
 impl std::fmt::Debug for Form {
@@ -45,6 +51,8 @@ impl std::fmt::Debug for Form {
             Self::Zstd { .. } => "Zstd",
             Self::Lz4 { .. } => "Lz4",
             Self::Deflate(_) => "Deflate",
+            Self::ZstdBlock { .. } => "ZstdBlock",
+            Self::Ext4Inodes(_) => "Ext4Inodes",
         })
     }
 }
@@ -81,6 +89,16 @@ impl Remaker {
                 let level = Level::new(level).ok_or(CodecError::Unknown)?;
                 Form::Deflate(Box::new(Encoder::with_flavour(flavour, level, Vec::new())))
             }
+            Codec::ZstdBlock { .. } if len > 1 << ZSTD_BLOCK_WINDOW => {
+                return Err(CodecError::Pack("a block is too long"));
+            }
+            Codec::ZstdBlock { level } => Form::ZstdBlock {
+                level,
+                plain: Vec::new(),
+            },
+            Codec::Ext4Inodes { seed, first, len } => {
+                Form::Ext4Inodes(Inodes::new(seed, first, len))
+            }
         }))
     }
 
@@ -96,6 +114,9 @@ impl Remaker {
             }
             Codec::Lz4Legacy { .. } => 2 * (LZ4_BLOCK as u64) + (512 << 10),
             Codec::Deflate { .. } => 512 << 10,
+            // Tables as large as the block, and the block on both sides.
+            Codec::Ext4Inodes { .. } => 256 << 10,
+            Codec::ZstdBlock { .. } => len.saturating_mul(24).saturating_add(2 << 20),
         }
     }
 
@@ -141,6 +162,14 @@ impl Remaker {
                 encoder.write_all(bytes).map_err(|_| DEFLATE)?;
                 out.append(encoder.get_mut());
             }
+            Form::ZstdBlock { plain, .. } => plain.extend_from_slice(bytes),
+            Form::Ext4Inodes(inodes) => {
+                let before = out.len();
+                // With what came of an inode before.
+                out.resize(before + bytes.len() + usize::from(u16::MAX), 0);
+                let (_, made) = inodes.turn(bytes, &mut out[before..]);
+                out.truncate(before + made);
+            }
         }
         Ok(())
     }
@@ -168,6 +197,18 @@ impl Remaker {
             } => lz4_block(level, &mut begun, &mut plain, out),
             Form::Deflate(encoder) => {
                 out.append(&mut encoder.finish().map_err(|_| DEFLATE)?);
+                Ok(())
+            }
+            Form::Ext4Inodes(inodes) if inodes.is_complete() => Ok(()),
+            Form::Ext4Inodes(_) => Err(CodecError::Pack("an inode is cut off")),
+            Form::ZstdBlock { level, plain } => {
+                let mut context = CCtx::try_create().ok_or(CodecError::Pack("no memory"))?;
+                let before = out.len();
+                out.resize(before + zstd_safe::compress_bound(plain.len()), 0);
+                let len = context
+                    .compress(&mut out[before..], &plain, level.into())
+                    .map_err(zstd_pack)?;
+                out.truncate(before + len);
                 Ok(())
             }
         }
@@ -242,6 +283,24 @@ mod tests {
             window: 22,
         };
         assert_eq!(codec.feature(), Some("pack-zstd-1.5.4"));
+    }
+
+    #[test]
+    fn a_block_takes_no_more_memory_than_is_told() {
+        for (level, log) in [(1, 12), (15, 17), (19, 17), (22, 17), (15, 20), (22, 20)] {
+            let plain: Vec<u8> = (0..1_u32 << (log - 2)).flat_map(u32::to_le_bytes).collect();
+            let mut context = CCtx::create();
+            let mut out = vec![0; zstd_safe::compress_bound(plain.len())];
+            context.compress(&mut out[..], &plain, level).unwrap();
+            let codec = Codec::ZstdBlock {
+                level: u8::try_from(level).unwrap(),
+            };
+            let taken = context.sizeof() + plain.len() + out.len();
+            let told = Remaker::memory(codec, plain.len() as u64);
+            assert!(taken as u64 <= told, "{level} {log}: {taken} {told}");
+        }
+        let long = Remaker::new(Codec::ZstdBlock { level: 1 }, (1 << 20) + 1);
+        assert!(long.is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use flate2::{Decompress, FlushDecompress};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
+use crate::patch::inodes::Inodes;
 
 /// Plain length of a block of LZ4's legacy frame, in bytes.
 pub(crate) const LZ4_BLOCK: usize = 8 << 20;
@@ -13,6 +14,9 @@ pub const LZ4_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 
 /// Longest packed block of LZ4's legacy frame, in bytes: what does not pack grows by 1/255.
 const LZ4_PACKED: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
+
+/// Longest block that is packed by Zstandard all at once, as a power of two.
+pub(crate) const ZSTD_BLOCK_WINDOW: u8 = 20;
 
 /// How far one call got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +36,7 @@ enum Form {
     Zstd(DCtx<'static>),
     Lz4(Lz4),
     Deflate(Box<Decompress>),
+    Ext4Inodes(Inodes),
 }
 
 impl std::fmt::Debug for Form {
@@ -41,6 +46,7 @@ impl std::fmt::Debug for Form {
             Self::Zstd(_) => "Zstd",
             Self::Lz4(_) => "Lz4",
             Self::Deflate(_) => "Deflate",
+            Self::Ext4Inodes(_) => "Ext4Inodes",
         })
     }
 }
@@ -50,7 +56,11 @@ impl Unpacker {
     pub fn new(codec: Codec) -> Result<Self, CodecError> {
         Ok(Self(match codec {
             Codec::Stored => Form::Stored,
-            Codec::Zstd { window, .. } => {
+            Codec::Zstd { .. } | Codec::ZstdBlock { .. } => {
+                let window = match codec {
+                    Codec::Zstd { window, .. } => window,
+                    _ => ZSTD_BLOCK_WINDOW,
+                };
                 let mut context = DCtx::try_create().ok_or(CodecError::Unpack("no memory"))?;
                 context
                     .set_parameter(DParameter::WindowLogMax(window.into()))
@@ -59,6 +69,9 @@ impl Unpacker {
             }
             Codec::Lz4Legacy { .. } => Form::Lz4(Lz4::default()),
             Codec::Deflate { .. } => Form::Deflate(Box::new(Decompress::new(false))),
+            Codec::Ext4Inodes { seed, first, len } => {
+                Form::Ext4Inodes(Inodes::new(seed, first, len))
+            }
         }))
     }
 
@@ -67,8 +80,10 @@ impl Unpacker {
         match codec {
             Codec::Stored => 0,
             Codec::Zstd { window, .. } => (1 << window) + (512 << 10),
+            Codec::ZstdBlock { .. } => (1 << ZSTD_BLOCK_WINDOW) + (512 << 10),
             Codec::Lz4Legacy { .. } => (LZ4_BLOCK + LZ4_PACKED) as u64,
             Codec::Deflate { .. } => 128 << 10,
+            Codec::Ext4Inodes { .. } => 16 << 10,
         }
     }
 
@@ -96,6 +111,10 @@ impl Unpacker {
                 })
             }
             Form::Lz4(lz4) => lz4.unpack(input, output),
+            Form::Ext4Inodes(inodes) => {
+                let (took, made) = inodes.turn(input, output);
+                Ok(Progress { took, made })
+            }
             Form::Deflate(state) => {
                 let before = (state.total_in(), state.total_out());
                 state
