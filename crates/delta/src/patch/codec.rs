@@ -4,11 +4,16 @@ use std::io;
 
 use system_image_gzip::Flavour;
 
+use crate::patch::xz::{XZ_DICTIONARIES, Xz, XzCheck};
+use crate::patch::zstd_1_5_7::Zstd157;
+
 /// What packing in each way requires of an applier, by name.
-pub(crate) const FEATURES: [&str; 3] = [DEFLATE, LZ4, ZSTD];
+pub(crate) const FEATURES: [&str; 5] = [DEFLATE, LZ4, XZ, ZSTD, ZSTD_1_5_7];
 const DEFLATE: &str = "pack-deflate";
 const LZ4: &str = "pack-lz4-hc";
+const XZ: &str = "pack-xz";
 const ZSTD: &str = "pack-zstd-1.5.4";
+const ZSTD_1_5_7: &str = "pack-zstd-1.5.7";
 
 /// How a member is packed: the program that did it, and what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +41,10 @@ pub enum Codec {
         /// Level, 1 to 9.
         level: u8,
     },
+    /// A whole file of xz.
+    Xz(Xz),
+    /// A Zstandard frame by libzstd 1.5.7 through its interface for several threads.
+    Zstd157(Zstd157),
 }
 
 /// Why a member cannot be unpacked or packed again.
@@ -67,6 +76,9 @@ const DEFLATE_LEVELS: std::ops::RangeInclusive<u8> = 1..=9;
 /// Levels of LZ4's slow packer.
 const LZ4_LEVELS: std::ops::RangeInclusive<u8> = 3..=12;
 
+/// Presets of xz.
+const XZ_PRESETS: std::ops::RangeInclusive<u8> = 0..=9;
+
 impl Codec {
     /// What an applier must be able to do for packing members in this way again.
     pub const fn feature(self) -> Option<&'static str> {
@@ -75,6 +87,8 @@ impl Codec {
             Self::Zstd { .. } => Some(ZSTD),
             Self::Lz4Legacy { .. } => Some(LZ4),
             Self::Deflate { .. } => Some(DEFLATE),
+            Self::Xz(_) => Some(XZ),
+            Self::Zstd157(_) => Some(ZSTD_1_5_7),
         }
     }
 
@@ -91,6 +105,21 @@ impl Codec {
             Self::Deflate { flavour, level } => {
                 vec![3, u64::from(flavour == Flavour::Zlib), level.into()]
             }
+            Self::Xz(xz) => vec![
+                5,
+                xz.preset.into(),
+                xz.is_extreme.into(),
+                xz.check as u64,
+                xz.dictionary.into(),
+                xz.has_blocks.into(),
+            ],
+            Self::Zstd157(zstd) => vec![
+                6,
+                zstd.level.into(),
+                zstd.checksum.into(),
+                zstd.window.into(),
+                zstd.is_sized.into(),
+            ],
         }
     }
 
@@ -120,6 +149,19 @@ impl Codec {
                 },
                 level: level(number()?, DEFLATE_LEVELS)?,
             },
+            5 => Self::Xz(Xz {
+                preset: level(number()?, XZ_PRESETS)?,
+                is_extreme: level(number()?, 0..=1)? == 1,
+                check: XzCheck::new(number()?).ok_or(CodecError::Unknown)?,
+                dictionary: level(number()?, XZ_DICTIONARIES)?,
+                has_blocks: level(number()?, 0..=1)? == 1,
+            }),
+            6 => Self::Zstd157(Zstd157 {
+                level: level(number()?, ZSTD_LEVELS)?,
+                checksum: level(number()?, 0..=1)? == 1,
+                window: level(number()?, ZSTD_WINDOWS)?,
+                is_sized: level(number()?, 0..=1)? == 1,
+            }),
             _ => return Err(CodecError::Unknown.into()),
         })
     }

@@ -19,6 +19,8 @@ mod streams;
 mod unpack;
 pub mod varint;
 mod view;
+mod xz;
+mod zstd_1_5_7;
 
 pub use apply::{Applied, ApplyError, Limits, Patch};
 pub use base::ReadAt;
@@ -28,3 +30,5 @@ pub use header::{Header, HeaderError, Identity};
 pub use remake::Remaker;
 pub use streams::{KINDS, LONGEST_PIECE, PatchReadError, Stream};
 pub use unpack::{LZ4_MAGIC, Unpacker};
+pub use xz::{XZ_DICTIONARIES, Xz, XzCheck};
+pub use zstd_1_5_7::Zstd157;

@@ -9,6 +9,8 @@ use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
 use crate::patch::unpack::{LZ4_BLOCK, LZ4_MAGIC};
+use crate::patch::xz;
+use crate::patch::zstd_1_5_7;
 
 /// How much is packed at once, in bytes.
 const AT_ONCE: usize = 128 << 10;
@@ -36,6 +38,8 @@ enum Form {
         plain: Vec<u8>,
     },
     Deflate(Box<Encoder<Vec<u8>>>),
+    Xz(Box<liblzma::stream::Stream>),
+    Zstd157(Box<zstd_1_5_7::Encoder>),
 }
 
 impl std::fmt::Debug for Form {
@@ -45,6 +49,8 @@ impl std::fmt::Debug for Form {
             Self::Zstd { .. } => "Zstd",
             Self::Lz4 { .. } => "Lz4",
             Self::Deflate(_) => "Deflate",
+            Self::Xz(_) => "Xz",
+            Self::Zstd157(_) => "Zstd157",
         })
     }
 }
@@ -81,6 +87,8 @@ impl Remaker {
                 let level = Level::new(level).ok_or(CodecError::Unknown)?;
                 Form::Deflate(Box::new(Encoder::with_flavour(flavour, level, Vec::new())))
             }
+            Codec::Xz(xz) => Form::Xz(Box::new(xz.encoder()?)),
+            Codec::Zstd157(how) => Form::Zstd157(Box::new(zstd_1_5_7::Encoder::new(how, len)?)),
         }))
     }
 
@@ -96,6 +104,8 @@ impl Remaker {
             }
             Codec::Lz4Legacy { .. } => 2 * (LZ4_BLOCK as u64) + (512 << 10),
             Codec::Deflate { .. } => 512 << 10,
+            Codec::Xz(xz) => xz.memory(),
+            Codec::Zstd157(how) => how.memory(len),
         }
     }
 
@@ -141,6 +151,13 @@ impl Remaker {
                 encoder.write_all(bytes).map_err(|_| DEFLATE)?;
                 out.append(encoder.get_mut());
             }
+            Form::Zstd157(encoder) => encoder.push(bytes, out)?,
+            Form::Xz(stream) => {
+                while !bytes.is_empty() {
+                    let (took, _) = xz::pack(stream, bytes, out, false)?;
+                    bytes = &bytes[took..];
+                }
+            }
         }
         Ok(())
     }
@@ -168,6 +185,11 @@ impl Remaker {
             } => lz4_block(level, &mut begun, &mut plain, out),
             Form::Deflate(encoder) => {
                 out.append(&mut encoder.finish().map_err(|_| DEFLATE)?);
+                Ok(())
+            }
+            Form::Zstd157(encoder) => encoder.finish(out),
+            Form::Xz(mut stream) => {
+                while !xz::pack(&mut stream, &[], out, true)?.1 {}
                 Ok(())
             }
         }

@@ -4,6 +4,8 @@ use flate2::{Decompress, FlushDecompress};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
+use crate::patch::xz;
+use crate::patch::zstd_1_5_7::Zstd157;
 
 /// Plain length of a block of LZ4's legacy frame, in bytes.
 pub(crate) const LZ4_BLOCK: usize = 8 << 20;
@@ -32,6 +34,7 @@ enum Form {
     Zstd(DCtx<'static>),
     Lz4(Lz4),
     Deflate(Box<Decompress>),
+    Xz(Box<liblzma::stream::Stream>),
 }
 
 impl std::fmt::Debug for Form {
@@ -41,6 +44,7 @@ impl std::fmt::Debug for Form {
             Self::Zstd(_) => "Zstd",
             Self::Lz4(_) => "Lz4",
             Self::Deflate(_) => "Deflate",
+            Self::Xz(_) => "Xz",
         })
     }
 }
@@ -50,7 +54,7 @@ impl Unpacker {
     pub fn new(codec: Codec) -> Result<Self, CodecError> {
         Ok(Self(match codec {
             Codec::Stored => Form::Stored,
-            Codec::Zstd { window, .. } => {
+            Codec::Zstd { window, .. } | Codec::Zstd157(Zstd157 { window, .. }) => {
                 let mut context = DCtx::try_create().ok_or(CodecError::Unpack("no memory"))?;
                 context
                     .set_parameter(DParameter::WindowLogMax(window.into()))
@@ -59,6 +63,7 @@ impl Unpacker {
             }
             Codec::Lz4Legacy { .. } => Form::Lz4(Lz4::default()),
             Codec::Deflate { .. } => Form::Deflate(Box::new(Decompress::new(false))),
+            Codec::Xz(xz) => Form::Xz(Box::new(xz.unpacker()?)),
         }))
     }
 
@@ -66,9 +71,12 @@ impl Unpacker {
     pub fn memory(codec: Codec) -> u64 {
         match codec {
             Codec::Stored => 0,
-            Codec::Zstd { window, .. } => (1 << window) + (512 << 10),
+            Codec::Zstd { window, .. } | Codec::Zstd157(Zstd157 { window, .. }) => {
+                (1 << window) + (512 << 10)
+            }
             Codec::Lz4Legacy { .. } => (LZ4_BLOCK + LZ4_PACKED) as u64,
             Codec::Deflate { .. } => 128 << 10,
+            Codec::Xz(xz) => xz.unpacker_memory(),
         }
     }
 
@@ -96,6 +104,7 @@ impl Unpacker {
                 })
             }
             Form::Lz4(lz4) => lz4.unpack(input, output),
+            Form::Xz(stream) => xz::unpack(stream, input, output),
             Form::Deflate(state) => {
                 let before = (state.total_in(), state.total_out());
                 state
