@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use system_image_delta::{Kind, Limits, Reader};
 
 use crate::index::Section;
+use crate::patch::ramdisk;
 
 /// A member, or what stands between and behind members: then it has no path and no content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub(crate) struct Item {
 
 /// Takes a file apart. What is no archive is one item that is all content.
 pub(crate) fn items(file: &File, len: u64) -> Vec<Item> {
-    tar(file, len).unwrap_or_else(|| vec![whole(len)])
+    let items = tar(file, len).unwrap_or_else(|| vec![whole(len)]);
+    ramdisk::taken_apart(file, items)
 }
 
 fn whole(len: u64) -> Item {
@@ -116,7 +118,8 @@ pub(crate) fn cpio(bytes: &[u8]) -> Vec<Item> {
 /// Length of a cpio header in bytes.
 const CPIO_HEADER: usize = 110;
 
-fn cpio_item(bytes: &[u8], at: usize) -> Option<Item> {
+/// The member of a cpio archive that begins at `at`, if there is one.
+pub(crate) fn cpio_item(bytes: &[u8], at: usize) -> Option<Item> {
     let header = bytes.get(at..at.checked_add(CPIO_HEADER)?)?;
     if !header.starts_with(b"070701") && !header.starts_with(b"070702") {
         return None;

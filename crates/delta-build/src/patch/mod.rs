@@ -13,5 +13,6 @@ mod make;
 mod matcher;
 mod packed;
 mod plan;
+mod ramdisk;
 
 pub use make::{MakeError, Options, Summary, make};
