@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::header::DIGEST;
 use system_image_delta::patch::{
-    ApplyError, Codec, Header, Identity, Limits, Output, Patch, ReadAt, Remaker,
+    ApplyError, Codec, CodecError, Header, Identity, Limits, Output, Patch, ReadAt, Remaker,
 };
 
 use crate::parallel;
@@ -86,7 +86,8 @@ pub fn make(
             let base = digests(base, base_len, BASE_BLOCK)?;
             Ok::<_, io::Error>((base, digests(target, target_len, TARGET_BLOCK)?))
         });
-        let plan = plan::plan((base, base_len), (target, target_len), &allowed);
+        let (base, target) = ((base, base_len), (target, target_len));
+        let plan = plan::plan(base, target, &allowed, options.threads);
         let digests = digests.join().expect("it does not panic");
         plan.and_then(|plan| Ok((plan, digests?)))
     })
@@ -105,8 +106,9 @@ pub fn make(
         .map_err(MakeError::Write)?;
     drop(written);
     let header = header((base_len, target_len), digests, &plan, &packed, options);
+    let remade = remade(&plan);
     drop(plan);
-    let header = prove(header, &packed, base, target)?;
+    let header = prove(header, &packed, base, target, &remade)?;
     let front = header.to_bytes();
     out.write_all(&front)
         .and_then(|()| out.write_all(&packed.bytes))
@@ -431,12 +433,23 @@ fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
     Ok((whole.finalize().into(), blocks))
 }
 
-/// Applies the patch, and notes in its header what that took.
+/// The packed parts, in order: the digest of what they hold, and where they are in the target.
+fn remade(plan: &Plan) -> Vec<([u8; 32], Range<u64>)> {
+    let views = plan.parts.iter().filter_map(|part| part.view);
+    views
+        .map(|view| &plan.views[view])
+        .map(|view| (Sha256::digest(&view.plain).into(), view.range.clone()))
+        .collect()
+}
+
+/// Applies the patch, and notes in its header what that took. Members are not packed once more:
+/// what they hold is compared, and that it becomes what it should was proved when they were found.
 fn prove(
     mut header: Header,
     packed: &Packed,
     base: &File,
     target: &File,
+    remade: &[([u8; 32], Range<u64>)],
 ) -> Result<Header, MakeError> {
     let front = header.to_bytes();
     let input = io::Read::chain(&front[..], &packed.bytes[..]);
@@ -449,8 +462,14 @@ fn prove(
         base,
         used: header.base_digests.iter().map(|_| false.into()).collect(),
     };
+    let mut remade = remade.iter();
+    let mut known = |_, _| {
+        let (digest, range) = remade.next().ok_or(CodecError::Unknown)?;
+        let packed = plan::read(target, range).map_err(CodecError::Read)?;
+        Ok(Remaker::known(*digest, packed))
+    };
     let applied = patch
-        .apply(&watched, &mut Compared { target }, limits)
+        .apply_with(&watched, &mut Compared { target }, limits, &mut known)
         .map_err(MakeError::Proof)?;
     header.work = applied.work;
     for (digest, used) in header.base_digests.iter_mut().zip(watched.used) {

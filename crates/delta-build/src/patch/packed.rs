@@ -46,6 +46,18 @@ const XZ_PRESETS: [(u8, bool); 8] = [
     (5, false),
 ];
 
+/// How much of a file's beginning [`may_be`] wants to see, in bytes.
+pub(crate) const HEAD: u64 = 0x206;
+
+/// Whether a file that begins so may have packed members.
+pub(crate) fn may_be(head: &[u8]) -> bool {
+    let is_kernel = head.starts_with(b"MZ") && head.get(0x202..0x206) == Some(b"HdrS");
+    is_kernel
+        || [ZSTD_MAGIC, GZIP_MAGIC, XZ_MAGIC]
+            .iter()
+            .any(|magic| head.starts_with(magic))
+}
+
 /// Looks for packed members of a file that can be unpacked.
 pub(crate) fn members(file: &[u8]) -> Vec<Member> {
     let found = zstd(file)

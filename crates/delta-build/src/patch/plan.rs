@@ -2,8 +2,9 @@
 //! parts in the order of the target, each a list of segments. Nothing is compared approximately
 //! here: that is work for all processors, and comes next.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::Codec;
 
+use crate::parallel;
 use crate::patch::image::{self, Item};
 use crate::patch::packed::{self, Member};
 
@@ -20,6 +22,9 @@ const SHORTEST_FOUND: u64 = 32;
 
 /// Shortest file that is looked into, in bytes.
 const SHORTEST_PACKED: u64 = 256;
+
+/// Ends of the names of files that are packed.
+const PACKED: [&[u8]; 3] = [b".gz", b".xz", b".zst"];
 
 /// Bytes that can be copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,7 +153,13 @@ impl Files {
             .or_else(|| closest(self.by_shape.get(&shape(path))?).filter(is_filled))
             .or_else(|| {
                 let found = self.by_name.get(&shape(name(path)))?;
-                closest(found).filter(|_| size > 0)
+                let rank = |i: &usize| {
+                    let item = &self.items[*i];
+                    let size_of = item.content.end - item.content.start;
+                    (Reverse(folders(&item.path, path)), size_of.abs_diff(size))
+                };
+                let closest = found.iter().copied().min_by_key(rank);
+                closest.filter(|_| size > 0)
             });
         found.map(|i| &self.items[i])
     }
@@ -158,7 +169,19 @@ fn name(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
 
+/// How many of the last folders two paths have in common.
+fn folders(one: &[u8], other: &[u8]) -> usize {
+    let parts = |path| <[u8]>::rsplit(path, |&byte| byte == b'/').skip(1);
+    let pairs = parts(one).zip(parts(other));
+    pairs.take_while(|(one, other)| one == other).count()
+}
+
+/// A path with each run of digits made equal, and without what tells that a file is packed.
 fn shape(path: &[u8]) -> Vec<u8> {
+    let path = PACKED
+        .iter()
+        .find_map(|&suffix| path.strip_suffix(suffix))
+        .unwrap_or(path);
     let mut shape = Vec::with_capacity(path.len());
     for &byte in path {
         let byte = if byte.is_ascii_digit() { b'0' } else { byte };
@@ -197,6 +220,8 @@ struct Planner<'a> {
     plan: Plan,
     /// Members of the base's packed members, by the view that shows them.
     inner: HashMap<usize, Files>,
+    /// Packed members that can be made again, by the content that they are in.
+    remade: HashMap<Content, Vec<Member>>,
     /// Whether a packed member may be made again, by what that takes.
     allowed: &'a dyn Fn(Codec, u64) -> bool,
 }
@@ -220,6 +245,7 @@ pub(crate) fn plan(
     (base, base_len): (&File, u64),
     (target, target_len): (&File, u64),
     allowed: &dyn Fn(Codec, u64) -> bool,
+    threads: usize,
 ) -> io::Result<Plan> {
     let mut planner = Planner {
         base,
@@ -232,15 +258,54 @@ pub(crate) fn plan(
             views: Vec::new(),
         },
         inner: HashMap::new(),
+        remade: HashMap::new(),
         allowed,
     };
-    for item in image::items(target, target_len) {
-        planner.item(&item)?;
+    let items = image::items(target, target_len);
+    planner.remake(&items, threads)?;
+    for item in &items {
+        planner.item(item)?;
     }
     Ok(planner.plan)
 }
 
 impl Planner<'_> {
+    /// Looks for packed members in all that is new. To find how they were packed takes much work, for
+    /// all threads.
+    fn remake(&mut self, items: &[Item], threads: usize) -> io::Result<()> {
+        let mut jobs = Vec::new();
+        let mut known = HashSet::new();
+        for item in items {
+            let size = item.content.end - item.content.start;
+            if size < SHORTEST_PACKED {
+                continue;
+            }
+            let head = item.content.start..item.content.end.min(item.content.start + packed::HEAD);
+            if !packed::may_be(&read(self.target, &head)?) {
+                continue;
+            }
+            let bytes = read(self.target, &item.content)?;
+            let old = self.files.counterpart(&item.path, size).cloned();
+            if let Found::Nowhere(Some(content)) = self.found(&bytes, old.as_ref())?
+                && known.insert(content)
+            {
+                jobs.push((content, item.content.clone()));
+            }
+        }
+        jobs.sort_by_key(|(content, range)| (Reverse(content.0), range.start));
+        let target = self.target;
+        let found = parallel::each(threads, &jobs, |(content, range)| {
+            let members = packed::remade(&read(target, range)?);
+            Ok::<_, io::Error>((*content, members))
+        });
+        for found in found {
+            let (content, mut members) = found?;
+            members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
+            self.remade.insert(content, members);
+        }
+        Ok(())
+    }
+
     /// An item of the target itself.
     fn item(&mut self, item: &Item) -> io::Result<()> {
         let mut segments = Vec::new();
@@ -253,10 +318,11 @@ impl Planner<'_> {
         }
         let bytes = read(self.target, &item.content)?;
         let found = self.found(&bytes, old.as_ref())?;
-        if matches!(found, Found::Nowhere(_)) && size >= SHORTEST_PACKED {
-            let mut members = packed::remade(&bytes);
-            members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
+        if let Found::Nowhere(Some(content)) = found {
+            let members = self.remade.remove(&content).unwrap_or_default();
             if !members.is_empty() {
+                let seen = Seen::Target(item.content.start);
+                self.seen.entry(content).or_insert(seen);
                 self.plain(segments);
                 self.packed(item, old.as_ref(), members, &bytes)?;
                 let mut segments = Vec::new();
@@ -446,6 +512,15 @@ impl Planner<'_> {
             let place = self.view(Side::Base, range.clone(), member.codec, member.plain, len);
             old_views.push((place, range, len));
         }
+        // What was not packed before may be so now.
+        if let (Some(old), true) = (old, old_views.is_empty()) {
+            let place = Place {
+                space: Space::Base,
+                offset: old_start,
+            };
+            let len = old.content.end - old_start;
+            old_views.push((place, old.content.clone(), len));
+        }
         // What stands between the members is searched for between those of the old file.
         let mut at = 0;
         let mut old_at = old_start;
@@ -511,12 +586,21 @@ impl Planner<'_> {
         let view = self.plan.views.len();
         self.view(Side::Target, range, member.codec, Vec::new(), len);
         let mut segments = Vec::new();
+        let mut later = Vec::new();
         for item in &items {
             let size = item.content.end - item.content.start;
-            let inner = old_view.and_then(|view| {
-                let files = self.inner.get(&view)?;
-                files.counterpart(&item.path, size).cloned()
-            });
+            let inner = match old_view {
+                Some(view) => {
+                    let files = self.inner.get(&view);
+                    files.and_then(|files| files.counterpart(&item.path, size).cloned())
+                }
+                None => old.filter(|_| !is_archive).map(|(place, len)| Item {
+                    path: Vec::new(),
+                    head: place.offset..place.offset,
+                    content: place.offset..place.offset + len,
+                    end: place.offset + len,
+                }),
+            };
             let space = old_view.map_or(Space::Base, Space::View);
             Self::head(item, inner.as_ref(), space, &mut segments);
             let mut is_copy = false;
@@ -530,7 +614,11 @@ impl Planner<'_> {
                 let outer = is_archive
                     .then(|| self.files.counterpart(&item.path, size).cloned())
                     .flatten();
-                let found = self.found(bytes, outer.as_ref())?;
+                let mut found = self.found(bytes, outer.as_ref())?;
+                // Nothing can be copied out of this member before all of it is made.
+                if let Found::Nowhere(content) = &mut found {
+                    later.extend(content.take().map(|content| (content, seen)));
+                }
                 let source = match (&outer, &inner) {
                     (Some(_), _) => self.source(found, outer.as_ref(), Space::Base, seen),
                     _ => self.source(found, inner.as_ref(), space, seen),
@@ -543,6 +631,9 @@ impl Planner<'_> {
                 });
             }
             Self::padding(item, inner.as_ref(), space, is_copy, &mut segments);
+        }
+        for (content, seen) in later {
+            self.seen.entry(content).or_insert(seen);
         }
         self.plan.views[view].plain = member.plain;
         self.plan.parts.push(Part {

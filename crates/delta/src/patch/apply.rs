@@ -139,6 +139,18 @@ impl<R: Read> Patch<R> {
         output: &mut dyn Output,
         limits: Limits,
     ) -> Result<Applied, ApplyError> {
+        self.apply_with(base, output, limits, &mut Remaker::new)
+    }
+
+    /// The same with members packed again by what `remaker` gives for a codec and a plain length:
+    /// for builders, which have packed them before and need not do so again.
+    pub fn apply_with(
+        self,
+        base: &dyn ReadAt,
+        output: &mut dyn Output,
+        limits: Limits,
+        remaker: &mut dyn FnMut(Codec, u64) -> Result<Remaker, CodecError>,
+    ) -> Result<Applied, ApplyError> {
         let header = self.header;
         let mut required = header.required.iter();
         if let Some(name) = required.find(|name| !FEATURES.contains(&name.as_str())) {
@@ -176,6 +188,7 @@ impl<R: Read> Patch<R> {
                 header.target_digests,
             ),
             memory,
+            remaker,
             position: 0,
             gap: None,
             run: 0,
@@ -197,6 +210,8 @@ struct Applier<'a, R> {
     blocks: Blocks<'a>,
     /// Memory beside what is fixed, in bytes.
     memory: u64,
+    /// What packs members again.
+    remaker: &'a mut dyn FnMut(Codec, u64) -> Result<Remaker, CodecError>,
     /// Where the next copy comes from unless it says otherwise.
     position: u64,
     /// Copied bytes before the next run of residues, when that is known.
@@ -300,7 +315,7 @@ impl<R: Read> Applier<'_, R> {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
         self.space.remember(memory);
-        let mut remaker = Remaker::new(codec, len)?;
+        let mut remaker = (self.remaker)(codec, len)?;
         let mut buffer = vec![0; MADE_AT_ONCE];
         let mut out = Vec::new();
         let mut left = len;

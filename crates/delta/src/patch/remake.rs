@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use lz4::block::CompressionMode;
+use sha2::{Digest, Sha256};
 use system_image_gzip::{Encoder, Level};
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
@@ -25,6 +26,11 @@ pub struct Remaker(Form);
 
 enum Form {
     Stored,
+    Known {
+        plain: Sha256,
+        digest: [u8; 32],
+        packed: Vec<u8>,
+    },
     Zstd {
         context: CCtx<'static>,
         /// Plain bytes that are yet to come.
@@ -46,6 +52,7 @@ impl std::fmt::Debug for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Stored => "Stored",
+            Self::Known { .. } => "Known",
             Self::Zstd { .. } => "Zstd",
             Self::Lz4 { .. } => "Lz4",
             Self::Deflate(_) => "Deflate",
@@ -92,6 +99,15 @@ impl Remaker {
         }))
     }
 
+    /// Makes `packed` of the plain bytes with this SHA-256, which are known to become just that.
+    pub fn known(digest: [u8; 32], packed: Vec<u8>) -> Self {
+        Self(Form::Known {
+            plain: Sha256::new(),
+            digest,
+            packed,
+        })
+    }
+
     /// What packing a member of `len` plain bytes takes in memory, in bytes.
     pub fn memory(codec: Codec, len: u64) -> u64 {
         match codec {
@@ -113,6 +129,7 @@ impl Remaker {
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
         match &mut self.0 {
             Form::Stored => out.extend_from_slice(bytes),
+            Form::Known { plain, .. } => plain.update(bytes),
             Form::Zstd {
                 context,
                 left,
@@ -166,6 +183,17 @@ impl Remaker {
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(), CodecError> {
         match self.0 {
             Form::Stored => Ok(()),
+            Form::Known {
+                plain,
+                digest,
+                packed,
+            } => {
+                if plain.finalize()[..] != digest {
+                    return Err(CodecError::Pack("its plain bytes are not the known ones"));
+                }
+                out.extend_from_slice(&packed);
+                Ok(())
+            }
             Form::Zstd {
                 mut context,
                 mut is_complete,
