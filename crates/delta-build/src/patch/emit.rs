@@ -125,8 +125,8 @@ pub(crate) enum Written {
     },
 }
 
-/// Writes all of it.
-pub(crate) fn write(all: &[Written]) -> Body {
+/// Writes all of it, and gives each part's memory back when it is written.
+pub(crate) fn write(all: Vec<Written>) -> Body {
     let mut body = Body::new();
     // Copied bytes before each run of residues, counted from the end of the run before.
     let mut gaps = Vec::new();
@@ -146,11 +146,11 @@ pub(crate) fn write(all: &[Written]) -> Body {
     // A literal mostly stands for as many bytes of the base.
     let mut position = 0_u64;
     for written in all {
-        let (Written::Control(control) | Written::Run { control, .. }) = written;
+        let (Written::Control(control) | Written::Run { control, .. }) = &written;
         for &number in control {
             body.number(Stream::Control, number);
         }
-        let Written::Run { kind, .. } = written else {
+        let Written::Run { kind, .. } = &written else {
             continue;
         };
         for op in written.ops() {

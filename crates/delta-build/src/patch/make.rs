@@ -1,6 +1,6 @@
 //! Makes a patch of a plan, and proves it by applying it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
 use std::iter::Peekable;
@@ -17,7 +17,7 @@ use crate::parallel;
 use crate::patch::body::Packed;
 use crate::patch::emit::{self, Ops, Written};
 use crate::patch::matcher::Matcher;
-use crate::patch::plan::{self, Part, Place, Plan, Segment, Side, Source, Space};
+use crate::patch::plan::{self, Part, Place, Plan, Segment, Side, Source, Space, View};
 
 /// Length of a block of the base, as a power of two: read as a whole to check it.
 const BASE_BLOCK: u32 = 22;
@@ -100,14 +100,24 @@ pub fn make(
         starts: starts(&plan, &opened, base_len),
         opened,
     };
-    let written = maker.written(options.threads).map_err(MakeError::Read)?;
-    let packed = emit::write(&written)
-        .pack(options.threads)
-        .map_err(MakeError::Write)?;
-    drop(written);
-    let header = header((base_len, target_len), digests, &plan, &packed, options);
+    let body = emit::write(maker.written(options.threads).map_err(MakeError::Read)?);
+    let mut header = header((base_len, target_len), digests, &plan);
+    let encoder = encoder(&plan);
+    let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
     let remade = remade(&plan);
+    // What packed members hold is no longer needed, and packing takes memory, too.
     drop(plan);
+    let beside = Patch::<&[u8]>::fixed_memory(&header) + encoder + LEAST_PAGES;
+    let packed = body
+        .pack(options.threads, options.memory.saturating_sub(beside))
+        .map_err(MakeError::Write)?;
+    header.dictionaries.clone_from(&packed.dictionaries);
+    // All that is allowed is used for pages, where there is something to unpack.
+    header.memory = if is_packed {
+        options.memory
+    } else {
+        Patch::<&[u8]>::fixed_memory(&header) + encoder
+    };
     let header = prove(header, &packed, base, target, &remade)?;
     let front = header.to_bytes();
     out.write_all(&front)
@@ -373,25 +383,11 @@ fn header(
     (base_len, target_len): (u64, u64),
     ((base_digest, base_digests), (target_digest, target_digests)): (Digests, Digests),
     plan: &Plan,
-    packed: &Packed,
-    options: Options,
 ) -> Header {
-    let mut required = Vec::new();
-    let mut encoder = 0;
-    for part in &plan.parts {
-        let Some(view) = part.view.map(|view| &plan.views[view]) else {
-            continue;
-        };
-        encoder = encoder.max(Remaker::memory(view.codec, view.plain_len));
-        if let Some(name) = view.codec.feature()
-            && !required.iter().any(|known| known == name)
-        {
-            required.push(name.to_owned());
-        }
-    }
-    required.sort();
-    let mut header = Header {
-        required,
+    let features = remade_views(plan).filter_map(|view| view.codec.feature());
+    let required: BTreeSet<&str> = features.collect();
+    Header {
+        required: required.into_iter().map(str::to_owned).collect(),
         optional: Vec::new(),
         base: Identity {
             len: base_len,
@@ -405,17 +401,22 @@ fn header(
         target_block: TARGET_BLOCK,
         memory: 0,
         work: u64::MAX,
-        dictionaries: packed.dictionaries.clone(),
+        dictionaries: Vec::new(),
         base_digests: base_digests.into_iter().map(Some).collect(),
         target_digests,
-    };
-    // All that is allowed is used for pages, where there is something to unpack.
-    header.memory = if plan.views.iter().any(|view| view.codec != Codec::Stored) {
-        options.memory
-    } else {
-        Patch::<&[u8]>::fixed_memory(&header) + encoder
-    };
-    header
+    }
+}
+
+/// What the packed parts hold, in order.
+fn remade_views(plan: &Plan) -> impl Iterator<Item = &View> {
+    let views = plan.parts.iter().filter_map(|part| part.view);
+    views.map(|view| &plan.views[view])
+}
+
+/// What the largest encoder of the packed parts takes in memory, in bytes.
+fn encoder(plan: &Plan) -> u64 {
+    let each = remade_views(plan).map(|view| Remaker::memory(view.codec, view.plain_len));
+    each.max().unwrap_or(0)
 }
 
 fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
@@ -435,9 +436,7 @@ fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
 
 /// The packed parts, in order: the digest of what they hold, and where they are in the target.
 fn remade(plan: &Plan) -> Vec<([u8; 32], Range<u64>)> {
-    let views = plan.parts.iter().filter_map(|part| part.view);
-    views
-        .map(|view| &plan.views[view])
+    remade_views(plan)
         .map(|view| (Sha256::digest(&view.plain).into(), view.range.clone()))
         .collect()
 }

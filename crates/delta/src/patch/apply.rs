@@ -121,11 +121,16 @@ impl<R: Read> Patch<R> {
         &self.header
     }
 
+    /// Memory that streams with these dictionaries take, in bytes.
+    pub fn streams_memory(dictionaries: &[u64]) -> u64 {
+        Streams::<R>::memory(dictionaries)
+    }
+
     /// Memory that applying takes whatever the parts are, in bytes.
     pub fn fixed_memory(header: &Header) -> u64 {
         let target_block = header.target.len.min(1 << header.target_block);
         let digests = header.base_digests.len() * 18 + header.target_digests.len() * 16;
-        Streams::<R>::memory(&header.dictionaries)
+        Self::streams_memory(&header.dictionaries)
             .saturating_add(target_block)
             .saturating_add(digests as u64)
             .saturating_add(3 * MADE_AT_ONCE as u64)
