@@ -14,5 +14,6 @@ mod matcher;
 mod packed;
 mod plan;
 mod ramdisk;
+mod shingles;
 
 pub use make::{MakeError, Options, Summary, make};
