@@ -2,18 +2,24 @@
 
     python3 patch.py BASE PATCH OUT
 
-It keeps everything in memory and calls the programs `gzip`, `lz4` and `zstd`: it is here to show that the
+It keeps everything in memory and calls the programs `gzip`, `lz4` and `zstd` (1.5.4, and for members of
+1.5.7 what the environment's ZSTD_1_5_7 names): it is here to show that the
 page tells all, not to be used.
 """
 
 import bisect
 import hashlib
 import lzma
+import os
 import struct
 import subprocess
 import sys
 import tempfile
 import zlib
+
+
+# Machines have one version of it, mostly another.
+ZSTD_1_5_7 = os.environ.get("ZSTD_1_5_7", "zstd")
 
 
 class Numbers:
@@ -62,6 +68,10 @@ def unpack(codec, packed):
         return run(["zstd", "-dqc"], packed)
     if codec[0] == 2:
         return run(["lz4", "-dqc"], packed)
+    if codec[0] == 5:
+        return lzma.decompress(packed, lzma.FORMAT_XZ)
+    if codec[0] == 6:
+        return run(["zstd", "-dqc"], packed)
     return zlib.decompress(packed, -15)
 
 
@@ -77,11 +87,64 @@ def pack(codec, plain):
             return run(["zstd", f"-{codec[1]}", "-qc", check, file.name])
     if codec[0] == 2:
         return run(["lz4", "-l", f"-{codec[1]}", "-qc"], plain)
+    if codec[0] == 5:
+        return xz(*codec[1:], plain)
+    if codec[0] == 6:
+        # The very version is needed; a pipe is told from a file.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(plain)
+            file.flush()
+            told = [ZSTD_1_5_7, f"-{codec[1]}", "-qc", "--check" if codec[2] else "--no-check"]
+            return run(told + [file.name]) if codec[4] else run(told, plain)
     if codec[1] == 0:
         # Without a name the header has ten bytes; the trailer has eight.
         return run(["gzip", "-nc", f"-{codec[2]}"], plain)[10:-8]
     packer = zlib.compressobj(codec[2], zlib.DEFLATED, -15)
     return packer.compress(plain) + packer.flush()
+
+
+def xz(preset, extreme, check, dictionary, blocks, plain):
+    if extreme:
+        preset |= lzma.PRESET_EXTREME
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": 1 << dictionary}]
+    if not blocks:
+        return lzma.compress(plain, lzma.FORMAT_XZ, check, filters=filters)
+    # The library's encoder for threads is out of reach: its blocks are those of files with one block
+    # each, with lengths in their headers.
+    size = max(3 << dictionary, 1 << 20)
+    bound = size + 3 * -(-size // (1 << 16)) + 1
+    out, records = b"\xfd7zXZ\0" + framed(bytes([0, check])), b""
+    for start in range(0, len(plain), size):
+        block = plain[start : start + size]
+        single = lzma.compress(block, lzma.FORMAT_XZ, check, filters=filters)
+        head = 4 * (single[12] + 1)
+        index = 4 * (int.from_bytes(single[-8:-4], "little") + 1)
+        unpadded = Numbers(single[-12 - index :])
+        unpadded.take(2)
+        unpadded = unpadded.number()
+        check_len = {0: 0, 1: 4, 4: 8, 10: 32}[check]
+        packed = unpadded - head - check_len
+        # Room is left for the lengths that the block could have had.
+        room = -(-(1 + 1 + len(varint(bound)) + len(varint(size)) + 3) // 4) * 4
+        fields = bytes([room // 4, 0xC0]) + varint(packed) + varint(len(block)) + single[14:17]
+        out += framed(fields.ljust(room, b"\0")) + single[12 + head : -12 - index]
+        records += varint(room + 4 + packed + check_len) + varint(len(block))
+    index = b"\0" + varint(-(-len(plain) // size)) + records
+    index = framed(index.ljust(-(-len(index) // 4) * 4, b"\0"))
+    footer = (len(index) // 4 - 1).to_bytes(4, "little") + bytes([0, check])
+    return out + index + zlib.crc32(footer).to_bytes(4, "little") + footer + b"YZ"
+
+
+def framed(data):
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def varint(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out + bytes([value]))
 
 
 def run(program, data=b""):
@@ -213,7 +276,14 @@ class Applier:
         assert head.take(8) == b"\x89SIP\r\n\x1a\n" and head.number() == 1, "not a patch"
         fields = Numbers(head.take(head.number()))
         names = [[fields.take(fields.number()) for _ in range(fields.number())] for _ in range(2)]
-        known = {b"pack-zstd-1.5.4", b"pack-lz4-hc", b"pack-deflate", b"pointers"}
+        known = {
+            b"pack-zstd-1.5.4",
+            b"pack-zstd-1.5.7",
+            b"pack-lz4-hc",
+            b"pack-deflate",
+            b"pack-xz",
+            b"pointers",
+        }
         assert known.issuperset(names[0]), f"it needs more than {known}"
         self.base, self.base_len = base, fields.number()
         base_digest = fields.take(32)
@@ -241,7 +311,7 @@ class Applier:
 
     def codec(self):
         first = self.number(0)
-        return [first] + [self.number(0) for _ in range([0, 3, 1, 2][first])]
+        return [first] + [self.number(0) for _ in range([0, 3, 1, 2, None, 5, 4][first])]
 
     def apply(self):
         while part := self.number(0):

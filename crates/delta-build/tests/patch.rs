@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use system_image_delta::patch::{
-    Applied, ApplyError, Codec, HeaderError, Limits, Patch, Remaker, varint,
+    Applied, ApplyError, Codec, HeaderError, Limits, Patch, Remaker, Unpacker, Xz, XzCheck,
+    Zstd157, varint,
 };
 use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
@@ -71,8 +72,19 @@ fn text(lines: std::ops::Range<u32>) -> Vec<u8> {
 }
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("gzip")
-        .arg("-9nc")
+    filtered("gzip", &["-9nc"], plain)
+}
+
+/// A kernel module as Debian packs it.
+fn module_of(plain: &[u8]) -> Vec<u8> {
+    let told = ["--check=crc32", "--lzma2=dict=1MiB", "-T+1", "-c"];
+    filtered("xz", &told, plain)
+}
+
+/// What a program makes of its input.
+fn filtered(program: &str, told: &[&str], plain: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(told)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -94,6 +106,15 @@ fn packed(codec: Codec, plain: &[u8]) -> Vec<u8> {
 
 /// An initial RAM disk: a cpio archive, packed by zstd.
 fn initrd(members: &[(&str, &[u8])], time: u32) -> Vec<u8> {
+    let codec = Codec::Zstd {
+        level: 9,
+        checksum: true,
+        window: 22,
+    };
+    packed(codec, &cpio(members, time))
+}
+
+fn cpio(members: &[(&str, &[u8])], time: u32) -> Vec<u8> {
     let mut cpio = Vec::new();
     for (i, (name, content)) in members
         .iter()
@@ -125,12 +146,7 @@ fn initrd(members: &[(&str, &[u8])], time: u32) -> Vec<u8> {
         cpio.extend_from_slice(content);
         cpio.resize(cpio.len().next_multiple_of(4), 0);
     }
-    let codec = Codec::Zstd {
-        level: 9,
-        checksum: true,
-        window: 22,
-    };
-    packed(codec, &cpio)
+    cpio
 }
 
 /// A kernel as far as its packing goes.
@@ -205,6 +221,162 @@ fn an_image_is_made_of_another() {
     // The noise that is new once, and some for all else: nothing packed was carried, nothing twice.
     let new = 5000 + 300 + 2000;
     assert!(patch.len() < new + 4000, "{} bytes", patch.len());
+}
+
+/// Two images of Debian 13: modules are packed by xz, and stand as they are in front of the initial
+/// RAM disk, which came to zstd through a pipe. In the first, modules are not packed, as in Debian 12.
+fn packed_modules() -> [Vec<u8>; 2] {
+    let module = noise(21, 90_000);
+    let mut new_module = module.clone();
+    new_module.splice(40_000..40_000, noise(22, 300));
+    let program = [text(0..20_000), noise(23, 60_000)].concat();
+    let mut new_program = program.clone();
+    new_program.splice(500_000..500_000, noise(24, 200));
+    let new_packed = module_of(&new_module);
+    let mut ramdisk = cpio(&[("usr/lib/modules/6.12/fs/a.ko.xz", &new_packed)], 2);
+    ramdisk.resize(ramdisk.len().next_multiple_of(512), 0);
+    let codec = Codec::Zstd157(Zstd157 {
+        level: 9,
+        checksum: true,
+        window: 22,
+        is_sized: false,
+    });
+    let twice = b"new, and twice in what is packed as one, so that neither is there for the other";
+    let members = [
+        ("usr/bin/program", &new_program[..]),
+        ("usr/share/one", twice),
+        ("usr/share/other", twice),
+    ];
+    ramdisk.extend(packed(codec, &cpio(&members, 2)));
+    let base = tar(
+        &[
+            ("lib/modules/6.1.0-50/fs/a.ko", &module),
+            ("lib/modules/6.1.0-50/net/a.ko", &noise(25, 90_000)),
+            ("usr/bin/program", &program),
+        ],
+        1,
+    );
+    let target = tar(
+        &[
+            ("boot/initrd.img-6.12", &ramdisk),
+            ("usr/bin/program", &new_program),
+            ("usr/lib/modules/6.12/fs/a.ko.xz", &new_packed),
+        ],
+        2,
+    );
+    [base, target]
+}
+
+#[test]
+fn packed_modules_are_made_of_plain_ones_and_packed_once() {
+    let [base, target] = packed_modules();
+    let patch = patch(&base, &target, OPTIONS);
+    let opened = Patch::open(&patch[..]).unwrap();
+    assert_eq!(opened.header().required, ["pack-xz", "pack-zstd-1.5.7"]);
+    assert!(apply(&base, &patch).unwrap().0 == target);
+    let new = 300 + 200 + 100;
+    assert!(patch.len() < new + 2500, "{} bytes", patch.len());
+}
+
+#[test]
+fn packed_modules_are_made_of_packed_ones() {
+    let [_, base] = packed_modules();
+    let mut module = noise(21, 90_000);
+    module[50_000] ^= 1;
+    let module = module_of(&module);
+    let target = tar(&[("usr/lib/modules/6.13/fs/a.ko.xz", &module)], 3);
+    let patch = patch(&base, &target, OPTIONS);
+    assert!(apply(&base, &patch).unwrap().0 == target);
+    assert!(patch.len() < 1500, "{} bytes", patch.len());
+}
+
+#[test]
+fn damaged_packed_modules_are_carried_as_they_are() {
+    let module = module_of(&noise(21, 90_000));
+    let mut damaged = module.clone();
+    damaged[40_000] ^= 1;
+    let mut longer = module.clone();
+    longer.extend(b"more");
+    for odd in [&damaged[..], &module[..70_000], &longer, &module[..20]] {
+        let base = tar(&[("a.ko", &noise(21, 90_000))], 1);
+        let target = tar(&[("a.ko.xz", odd)], 2);
+        let patch = patch(&base, &target, OPTIONS);
+        let opened = Patch::open(&patch[..]).unwrap();
+        assert!(opened.header().required.is_empty());
+        assert!(apply(&base, &patch).unwrap().0 == target);
+    }
+}
+
+#[test]
+fn files_of_xz_are_packed_again_to_the_bytes_of_the_program() {
+    // Two blocks and a part of a third.
+    let plain = [text(0..150_000), noise(3, 1_500_000)].concat();
+    for (told, preset, is_extreme, check, dictionary, has_blocks) in [
+        (
+            &["--check=crc32", "--lzma2=dict=1MiB", "-T+1", "-c"][..],
+            6,
+            false,
+            XzCheck::Crc32,
+            20,
+            true,
+        ),
+        (&["-6", "-T1", "-c"], 6, false, XzCheck::Crc64, 23, false),
+        (
+            &["-1e", "-T1", "-C", "sha256", "-c"],
+            1,
+            true,
+            XzCheck::Sha256,
+            20,
+            false,
+        ),
+        (
+            &["-0", "-T+1", "-C", "none", "-c"],
+            0,
+            false,
+            XzCheck::None,
+            18,
+            true,
+        ),
+    ] {
+        let codec = Codec::Xz(Xz {
+            preset,
+            is_extreme,
+            check,
+            dictionary,
+            has_blocks,
+        });
+        let file = filtered("xz", told, &plain);
+        assert!(packed(codec, &plain) == file, "{told:?}");
+        let mut unpacker = Unpacker::new(codec).unwrap();
+        let mut out = vec![0; plain.len() + 1];
+        let (mut at, mut made) = (0, 0);
+        while at < file.len() {
+            let end = file.len().min(at + 1000);
+            let progress = unpacker.unpack(&file[at..end], &mut out[made..]).unwrap();
+            at += progress.took;
+            made += progress.made;
+        }
+        assert!(out[..made] == plain);
+    }
+}
+
+#[test]
+fn a_file_of_xz_with_a_larger_dictionary_than_is_said_is_refused() {
+    let xz = |dictionary| {
+        Codec::Xz(Xz {
+            preset: 6,
+            is_extreme: false,
+            check: XzCheck::Crc32,
+            dictionary,
+            has_blocks: false,
+        })
+    };
+    let file = packed(xz(23), &text(0..1000));
+    let mut out = vec![0; 1 << 16];
+    let mut unpacker = Unpacker::new(xz(20)).unwrap();
+    assert!(unpacker.unpack(&file, &mut out).is_err());
+    let mut unpacker = Unpacker::new(xz(23)).unwrap();
+    assert!(unpacker.unpack(&file, &mut out).is_ok());
 }
 
 #[test]

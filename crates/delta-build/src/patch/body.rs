@@ -5,16 +5,16 @@ use std::io::{self, Write};
 
 use liblzma::stream::{Filters, LzmaOptions, MatchFinder, Mode};
 use liblzma::write::XzEncoder;
-use system_image_delta::patch::{KINDS, Stream, varint};
+use system_image_delta::patch::{KINDS, Patch, Stream, varint};
 
 use crate::parallel;
 use crate::patch::plan::kind;
 
-/// A run of bytes that the applier asks one stream for.
+/// A run of bytes that the applier asks one stream for. There are millions of them.
 #[derive(Clone, Copy)]
 struct Asked {
     stream: u8,
-    bytes: u64,
+    bytes: u32,
 }
 
 /// Streams as they grow.
@@ -62,19 +62,23 @@ impl Body {
     }
 
     fn asked(&mut self, stream: u8, len: usize) {
-        let len = len as u64;
-        match self.asked.last_mut() {
-            Some(last) if last.stream == stream => last.bytes += len,
-            _ => self.asked.push(Asked { stream, bytes: len }),
+        let mut left = len;
+        while left > 0 {
+            let bytes = u32::try_from(left).unwrap_or(u32::MAX);
+            left -= bytes as usize;
+            match self.asked.last_mut() {
+                Some(last) if last.stream == stream && last.bytes <= u32::MAX - bytes => {
+                    last.bytes += bytes;
+                }
+                _ => self.asked.push(Asked { stream, bytes }),
+            }
         }
     }
 
-    /// Packs all streams, on as many threads as are given.
-    pub(crate) fn pack(self, threads: usize) -> io::Result<Packed> {
-        let streams = self.streams.iter().enumerate();
-        let dictionaries: Vec<u64> = streams
-            .map(|(i, bytes)| dictionary(i, bytes.len()))
-            .collect();
+    /// Packs all streams, on as many threads as are given, for an applier that has `memory` bytes
+    /// for them.
+    pub(crate) fn pack(self, threads: usize, memory: u64) -> io::Result<Packed> {
+        let dictionaries = self.dictionaries(memory);
         // The longest first, so that none is left alone at the end.
         let mut order: Vec<usize> = (0..self.streams.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(self.streams[i].len()));
@@ -94,7 +98,7 @@ impl Body {
         let mut bytes = Vec::new();
         for asked in &self.asked {
             let chunks = &mut chunks[usize::from(asked.stream)];
-            chunks.wanted += asked.bytes;
+            chunks.wanted += u64::from(asked.bytes);
             while chunks.delivered < chunks.wanted {
                 let chunk = chunks.next();
                 bytes.push(asked.stream);
@@ -108,7 +112,33 @@ impl Body {
             lengths,
         })
     }
+
+    /// The dictionaries that pay, or smaller ones if there is not that much memory.
+    fn dictionaries(&self, memory: u64) -> Vec<u64> {
+        let mut largest = LARGEST_DICTIONARY;
+        loop {
+            let streams = self.streams.iter().enumerate();
+            let chosen: Vec<u64> = streams
+                .map(|(i, bytes)| dictionary(i, bytes.len(), largest))
+                .collect();
+            let takes = Patch::<&[u8]>::streams_memory(&chosen);
+            if takes <= memory || largest <= SMALLEST_DICTIONARY {
+                return chosen;
+            }
+            largest /= 2;
+        }
+    }
 }
+
+const SMALLEST_DICTIONARY: u64 = 4 << 10;
+
+/// Largest dictionary of a stream, in bytes: with 16 MiB the literals of another release of a system,
+/// which are more than a hundred, are 2.7 % shorter than with 4 MiB.
+const LARGEST_DICTIONARY: u64 = 16 << 20;
+
+/// Largest dictionary of literals that are not longer than the former, in bytes: with 8 MiB those of a
+/// security update, which are 5, are 0.3 % longer.
+const USUAL_DICTIONARY: u64 = 4 << 20;
 
 /// A match of so many bytes is taken without looking for a longer one. Residues have long runs of
 /// zeros, on which the search for the very best takes most of the time and saves one part in fifty.
@@ -119,15 +149,19 @@ const DEPTH: u32 = 24;
 
 /// A dictionary that is as large as pays: literals are files that were not there before and are like
 /// each other, the rest is as small with 1 MiB as with 64.
-fn dictionary(stream: usize, len: usize) -> u64 {
-    const SMALLEST: u64 = 4 << 10;
+fn dictionary(stream: usize, len: usize, largest: u64) -> u64 {
     // Headers and padding are alike from one to the next.
     let is_literal =
         (kind::META + 1..KINDS).any(|kind| usize::from(Stream::Literal(kind).number()) == stream);
-    let largest = if is_literal { 4 << 20 } else { 1 << 20 };
+    let pays = match len as u64 {
+        _ if !is_literal => 1 << 20,
+        ..=LARGEST_DICTIONARY => USUAL_DICTIONARY,
+        _ => LARGEST_DICTIONARY,
+    };
+    let largest = largest.min(pays);
     match len as u64 {
         0 => 0,
-        len => len.next_power_of_two().clamp(SMALLEST, largest),
+        len => len.next_power_of_two().clamp(SMALLEST_DICTIONARY, largest),
     }
 }
 

@@ -145,8 +145,8 @@ pub(crate) enum Written {
     Run { kind: u8, ops: Ops },
 }
 
-/// Writes all of it.
-pub(crate) fn write(all: &[Written]) -> Body {
+/// Writes all of it, and gives each part's memory back when it is written.
+pub(crate) fn write(all: Vec<Written>) -> Body {
     let mut body = Body::new();
     // Copied bytes before each run of residues, counted from the end of the run before.
     let mut gaps = Vec::new();
@@ -166,7 +166,7 @@ pub(crate) fn write(all: &[Written]) -> Body {
     // A literal mostly stands for as many bytes of the base.
     let mut position = 0_u64;
     for written in all {
-        let (kind, run) = match written {
+        let (kind, run) = match &written {
             Written::Control(control) => {
                 for &number in control {
                     body.number(Stream::Control, number);

@@ -1,8 +1,12 @@
 //! Looks up files of the base: by path, by what is left of a path when versions change, by size.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::patch::image::{Item, Sort};
+
+/// Ends of the names of files that are packed.
+const PACKED: [&[u8]; 3] = [b".gz", b".xz", b".zst"];
 
 /// Files of the base by what they may be asked for.
 pub(crate) struct Files {
@@ -69,7 +73,15 @@ impl Files {
             .or_else(|| closest(self.by_shape.get(&shape(path))?).filter(is_filled))
             .or_else(|| {
                 let found = self.by_name.get(&shape(name(path)))?;
-                closest(found).filter(|_| size > 0)
+                let rank = |i: &usize| {
+                    let item = &self.items[*i];
+                    (
+                        Reverse(folders(&item.path, path)),
+                        item.whole().abs_diff(size),
+                    )
+                };
+                let closest = found.iter().copied().min_by_key(rank);
+                closest.filter(|_| size > 0)
             });
         found.map(|i| &self.items[i])
     }
@@ -90,7 +102,19 @@ fn name(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
 
+/// How many of the last folders two paths have in common.
+fn folders(one: &[u8], other: &[u8]) -> usize {
+    let parts = |path| <[u8]>::rsplit(path, |&byte| byte == b'/').skip(1);
+    let pairs = parts(one).zip(parts(other));
+    pairs.take_while(|(one, other)| one == other).count()
+}
+
+/// A path with each run of digits made equal, and without what tells that a file is packed.
 fn shape(path: &[u8]) -> Vec<u8> {
+    let path = PACKED
+        .iter()
+        .find_map(|&suffix| path.strip_suffix(suffix))
+        .unwrap_or(path);
     let mut shape = Vec::with_capacity(path.len());
     for &byte in path {
         let byte = if byte.is_ascii_digit() { b'0' } else { byte };

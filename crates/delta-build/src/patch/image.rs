@@ -10,6 +10,7 @@ use system_image_delta::{Kind, Limits, Reader};
 
 use crate::index::Section;
 use crate::patch::ext4;
+use crate::patch::ramdisk;
 
 /// What an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl Image {
             tables: Vec::new(),
         };
         tar(file, len)
-            .map(alone)
+            .map(|items| alone(ramdisk::taken_apart(file, items)))
             .or_else(|| ext4(file, len))
             .unwrap_or_else(|| alone(vec![whole(len)]))
     }
@@ -228,7 +229,8 @@ pub(crate) fn cpio(bytes: &[u8]) -> Vec<Item> {
 /// Length of a cpio header in bytes.
 const CPIO_HEADER: usize = 110;
 
-fn cpio_item(bytes: &[u8], at: usize) -> Option<Item> {
+/// The member of a cpio archive that begins at `at`, if there is one.
+pub(crate) fn cpio_item(bytes: &[u8], at: usize) -> Option<Item> {
     let header = bytes.get(at..at.checked_add(CPIO_HEADER)?)?;
     if !header.starts_with(b"070701") && !header.starts_with(b"070702") {
         return None;

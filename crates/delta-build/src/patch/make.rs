@@ -1,6 +1,6 @@
 //! Makes a patch of a plan, and proves it by applying it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
 use std::iter::Peekable;
@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::header::DIGEST;
 use system_image_delta::patch::{
-    ApplyError, Codec, Header, Identity, Limits, MEMORY_OF_POINTERS, Output, POINTERS, Patch,
-    ReadAt, Remaker,
+    ApplyError, Codec, CodecError, Header, Identity, Limits, MEMORY_OF_POINTERS, Output, POINTERS,
+    Patch, ReadAt, Remaker,
 };
 
 use crate::parallel;
@@ -20,7 +20,7 @@ use crate::patch::emit::{self, Ops, Written};
 use crate::patch::matcher::Matcher;
 use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
 use crate::patch::program;
-use crate::patch::view::Shown;
+use crate::patch::view::{Shown, View};
 
 /// Length of a block of the base, as a power of two: read as a whole to check it.
 const BASE_BLOCK: u32 = 22;
@@ -89,7 +89,8 @@ pub fn make(
             let base = digests(base, base_len, BASE_BLOCK)?;
             Ok::<_, io::Error>((base, digests(target, target_len, TARGET_BLOCK)?))
         });
-        let plan = plan::plan((base, base_len), (target, target_len), &allowed);
+        let (base, target) = ((base, base_len), (target, target_len));
+        let plan = plan::plan(base, target, &allowed, options.threads);
         let digests = digests.join().expect("it does not panic");
         plan.and_then(|plan| Ok((plan, digests?)))
     })
@@ -104,20 +105,27 @@ pub fn make(
         spare,
     };
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
-    let packed = emit::write(&written)
-        .pack(options.threads)
-        .map_err(MakeError::Write)?;
     let has_pointers = written.iter().any(Written::has_pointers);
-    drop(written);
-    let header = header(
-        (base_len, target_len),
-        digests,
-        &plan,
-        &packed,
-        (options, has_pointers),
-    );
+    let body = emit::write(written);
+    let mut header = header((base_len, target_len), digests, &plan, has_pointers);
+    let encoder = encoder(&plan);
+    let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
+    let remade = remade(&plan);
+    // What packed members hold is no longer needed, and packing takes memory, too.
     drop(plan);
-    let header = prove(header, &packed, base, target)?;
+    let pointers = if has_pointers { MEMORY_OF_POINTERS } else { 0 };
+    let beside = Patch::<&[u8]>::fixed_memory(&header) + encoder + LEAST_PAGES;
+    let packed = body
+        .pack(options.threads, options.memory.saturating_sub(beside))
+        .map_err(MakeError::Write)?;
+    header.dictionaries.clone_from(&packed.dictionaries);
+    // All that is allowed is used for pages, where there is something to unpack.
+    header.memory = if is_packed {
+        options.memory
+    } else {
+        Patch::<&[u8]>::fixed_memory(&header) + encoder + pointers
+    };
+    let header = prove(header, &packed, base, target, &remade)?;
     let front = header.to_bytes();
     out.write_all(&front)
         .and_then(|()| out.write_all(&packed.bytes))
@@ -423,28 +431,13 @@ fn header(
     (base_len, target_len): (u64, u64),
     ((base_digest, base_digests), (target_digest, target_digests)): (Digests, Digests),
     plan: &Plan,
-    packed: &Packed,
-    (options, has_pointers): (Options, bool),
+    has_pointers: bool,
 ) -> Header {
-    let mut required = Vec::new();
-    if has_pointers {
-        required.push(POINTERS.to_owned());
-    }
-    let mut encoder = 0;
-    for part in &plan.parts {
-        let Some(view) = part.view.map(|view| &plan.views[view]) else {
-            continue;
-        };
-        encoder = encoder.max(Remaker::memory(view.codec, view.plain_len));
-        if let Some(name) = view.codec.feature()
-            && !required.iter().any(|known| known == name)
-        {
-            required.push(name.to_owned());
-        }
-    }
-    required.sort();
-    let mut header = Header {
-        required,
+    let features = remade_views(plan).filter_map(|view| view.codec.feature());
+    let features = features.chain(has_pointers.then_some(POINTERS));
+    let required: BTreeSet<&str> = features.collect();
+    Header {
+        required: required.into_iter().map(str::to_owned).collect(),
         optional: Vec::new(),
         base: Identity {
             len: base_len,
@@ -458,18 +451,22 @@ fn header(
         target_block: TARGET_BLOCK,
         memory: 0,
         work: u64::MAX,
-        dictionaries: packed.dictionaries.clone(),
+        dictionaries: Vec::new(),
         base_digests: base_digests.into_iter().map(Some).collect(),
         target_digests,
-    };
-    // All that is allowed is used for pages, where there is something to unpack.
-    header.memory = if plan.views.iter().any(|view| view.codec != Codec::Stored) {
-        options.memory
-    } else {
-        let pointers = if has_pointers { MEMORY_OF_POINTERS } else { 0 };
-        Patch::<&[u8]>::fixed_memory(&header) + encoder + pointers
-    };
-    header
+    }
+}
+
+/// What the packed parts hold, in order.
+fn remade_views(plan: &Plan) -> impl Iterator<Item = &View> {
+    let views = plan.parts.iter().filter_map(|part| part.view);
+    views.map(|view| &plan.views[view])
+}
+
+/// What the largest encoder of the packed parts takes in memory, in bytes.
+fn encoder(plan: &Plan) -> u64 {
+    let each = remade_views(plan).map(|view| Remaker::memory(view.codec, view.plain_len));
+    each.max().unwrap_or(0)
 }
 
 fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
@@ -487,12 +484,27 @@ fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
     Ok((whole.finalize().into(), blocks))
 }
 
-/// Applies the patch, and notes in its header what that took.
+/// A packed part whose packing is proved already: the digest of what it holds, and where it is in
+/// the target.
+type Known = ([u8; 32], Range<u64>);
+
+/// The packed parts, in order; nothing for those that were not packed again yet.
+fn remade(plan: &Plan) -> Vec<Option<Known>> {
+    let known = |view: &View| {
+        let has_plain = !view.plain.is_empty();
+        has_plain.then(|| (Sha256::digest(&view.plain).into(), view.range.clone()))
+    };
+    remade_views(plan).map(known).collect()
+}
+
+/// Applies the patch, and notes in its header what that took. Members whose
+/// packing is proved are not packed once more: what they hold is compared.
 fn prove(
     mut header: Header,
     packed: &Packed,
     base: &File,
     target: &File,
+    remade: &[Option<Known>],
 ) -> Result<Header, MakeError> {
     let front = header.to_bytes();
     let input = io::Read::chain(&front[..], &packed.bytes[..]);
@@ -505,8 +517,16 @@ fn prove(
         base,
         used: header.base_digests.iter().map(|_| false.into()).collect(),
     };
+    let mut remade = remade.iter();
+    let mut known = |codec, len| {
+        let Some((digest, range)) = remade.next().ok_or(CodecError::Unknown)? else {
+            return Remaker::new(codec, len);
+        };
+        let packed = plan::read(target, range).map_err(CodecError::Read)?;
+        Ok(Remaker::known(*digest, packed))
+    };
     let applied = patch
-        .apply(&watched, &mut Compared { target }, limits)
+        .apply_with(&watched, &mut Compared { target }, limits, &mut known)
         .map_err(MakeError::Proof)?;
     header.work = applied.work;
     for (digest, used) in header.base_digests.iter_mut().zip(watched.used) {

@@ -7,8 +7,13 @@
 
 use libsais::SuffixArrayConstruction;
 
+use crate::patch::shingles::{self, Shingles};
+
 /// How many more bytes than the present alignment a match must have right, to be worth a jump.
 const WORTH_A_JUMP: usize = 8;
+
+// What is not searched for would not be worth a jump.
+const _: () = assert!(shingles::LEN <= WORTH_A_JUMP + 1);
 
 /// Shortest copy that takes less than its bytes as literals, found on real images.
 const WORTH_A_COPY: usize = 20;
@@ -30,6 +35,7 @@ pub(crate) struct Matcher<'a> {
     suffixes: Vec<i32>,
     /// Where the suffixes with each first two bytes begin, and one more at the end.
     buckets: Vec<u32>,
+    shingles: Shingles,
 }
 
 /// The old bytes are too many, or there is no memory.
@@ -62,6 +68,7 @@ impl<'a> Matcher<'a> {
             old,
             suffixes,
             buckets,
+            shingles: Shingles::new(old),
         })
     }
 
@@ -108,7 +115,13 @@ impl<'a> Matcher<'a> {
             let mut at = 0;
             len = 0;
             while scan < new.len() {
-                (at, len) = self.search(&new[scan..]);
+                let rest = &new[scan..];
+                // Where the present alignment is right, how long it is so is wanted, too.
+                (at, len) = if copies.agrees(scan) || self.shingles.may_have(rest) {
+                    self.search(rest)
+                } else {
+                    (0, 0)
+                };
                 for i in counted..scan + len {
                     right += usize::from(copies.agrees(i));
                 }

@@ -18,6 +18,8 @@ mod matcher;
 mod packed;
 mod plan;
 mod program;
+mod ramdisk;
+mod shingles;
 mod squashfs;
 mod view;
 

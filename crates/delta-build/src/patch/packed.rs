@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use system_image_delta::patch::{Codec, Remaker, Unpacker};
+use system_image_delta::patch::{Codec, Remaker, Unpacker, XZ_DICTIONARIES, Xz, XzCheck, Zstd157};
 use system_image_gzip::Flavour;
 
 /// A packed part of a file.
@@ -12,6 +12,12 @@ pub(crate) struct Member {
     pub(crate) codec: Codec,
     pub(crate) plain: Vec<u8>,
 }
+
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// With the only method that there is.
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b, 8];
+/// With the first byte of the flags, which is always 0.
+const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0\0";
 
 /// Largest member that is looked into, plain, in bytes.
 const LARGEST: usize = 512 << 20;
@@ -28,9 +34,36 @@ const DEFLATE_LEVELS: [u8; 4] = [9, 6, 1, 3];
 /// Levels of LZ4.
 const LZ4_LEVELS: [u8; 3] = [9, 12, 3];
 
+/// Presets of xz, and whether they are extreme. Beyond the sixth they differ in the dictionary alone.
+const XZ_PRESETS: [(u8, bool); 8] = [
+    (6, false),
+    (6, true),
+    (3, false),
+    (1, false),
+    (0, false),
+    (2, false),
+    (4, false),
+    (5, false),
+];
+
+/// How much of a file's beginning [`may_be`] wants to see, in bytes.
+pub(crate) const HEAD: u64 = 0x206;
+
+/// Whether a file that begins so may have packed members.
+pub(crate) fn may_be(head: &[u8]) -> bool {
+    let is_kernel = head.starts_with(b"MZ") && head.get(0x202..0x206) == Some(b"HdrS");
+    is_kernel
+        || [ZSTD_MAGIC, GZIP_MAGIC, XZ_MAGIC]
+            .iter()
+            .any(|magic| head.starts_with(magic))
+}
+
 /// Looks for packed members of a file that can be unpacked.
 pub(crate) fn members(file: &[u8]) -> Vec<Member> {
-    let found = zstd(file).or_else(|| gzip(file)).or_else(|| kernel(file));
+    let found = zstd(file)
+        .or_else(|| gzip(file))
+        .or_else(|| xz(file))
+        .or_else(|| kernel(file));
     found.into_iter().collect()
 }
 
@@ -48,13 +81,15 @@ pub(crate) fn remade(file: &[u8]) -> Vec<Member> {
 }
 
 fn zstd(file: &[u8]) -> Option<Member> {
-    file.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]).then_some(())?;
+    file.starts_with(ZSTD_MAGIC).then_some(())?;
     let descriptor = *file.get(4)?;
-    let codec = Codec::Zstd {
+    let codec = Codec::Zstd157(Zstd157 {
         level: ZSTD_LEVELS[0],
         checksum: descriptor & 4 != 0,
         window: zstd_window(file, descriptor)?,
-    };
+        // A field of its own, or the one that stands for the window as well.
+        is_sized: descriptor & 0xe0 != 0,
+    });
     unpack(file, codec)
 }
 
@@ -62,7 +97,7 @@ fn zstd(file: &[u8]) -> Option<Member> {
 fn gzip(file: &[u8]) -> Option<Member> {
     const TRAILER: usize = 8;
     let head = file.get(..10)?;
-    (head[..3] == [0x1f, 0x8b, 8]).then_some(())?;
+    head.starts_with(GZIP_MAGIC).then_some(())?;
     let flags = head[3];
     let mut start = 10;
     if flags & 4 != 0 {
@@ -84,6 +119,39 @@ fn gzip(file: &[u8]) -> Option<Member> {
     let mut member = unpack(file.get(start..end)?, codec)?;
     member.range = start..end;
     Some(member)
+}
+
+/// A file of xz with LZMA2 as its only filter, as the `.xz` format has it (version 1.2.1, sections
+/// 2.1.1, 3.1 and 5.3.1).
+fn xz(file: &[u8]) -> Option<Member> {
+    const HAS_LENGTHS: u8 = 0xc0;
+    let head = file.get(..12)?;
+    head.starts_with(XZ_MAGIC).then_some(())?;
+    let flags = *file.get(13)?;
+    // The length of a block's header, then flags; lengths, if there are any; filters.
+    let mut filter = 14;
+    if flags & HAS_LENGTHS != 0 {
+        for _ in 0..2 {
+            filter += 1 + file
+                .get(filter..)?
+                .iter()
+                .position(|byte| byte & 0x80 == 0)?;
+        }
+    }
+    let (&[0x21, 1, size], 0) = (file.get(filter..filter + 3)?, flags & !HAS_LENGTHS) else {
+        return None;
+    };
+    // Powers of two and the halves between them: presets have the former.
+    let dictionary =
+        Some(size / 2 + 12).filter(|log| size % 2 == 0 && XZ_DICTIONARIES.contains(log))?;
+    let codec = Codec::Xz(Xz {
+        preset: XZ_PRESETS[0].0,
+        is_extreme: XZ_PRESETS[0].1,
+        check: XzCheck::new(head[7].into())?,
+        dictionary,
+        has_blocks: flags & HAS_LENGTHS == HAS_LENGTHS,
+    });
+    unpack(file, codec)
 }
 
 /// The window of a frame, rounded up to a power of two (RFC 8878, section 3.1.1.1).
@@ -166,20 +234,42 @@ fn unpack(bytes: &[u8], codec: Codec) -> Option<Member> {
 
 fn candidates(codec: Codec) -> Vec<Codec> {
     match codec {
-        Codec::Stored | Codec::ZstdBlock { .. } | Codec::Ext4Inodes { .. } => Vec::new(),
-        Codec::Zstd {
-            checksum, window, ..
-        } => ZSTD_LEVELS
-            .map(|level| Codec::Zstd {
-                level,
-                checksum,
-                window,
+        Codec::Stored | Codec::Zstd { .. } | Codec::ZstdBlock { .. } | Codec::Ext4Inodes { .. } => {
+            Vec::new()
+        }
+        Codec::Zstd157(found) => ZSTD_LEVELS
+            .into_iter()
+            .flat_map(|level| {
+                let Zstd157 {
+                    checksum,
+                    window,
+                    is_sized,
+                    ..
+                } = found;
+                let later = Codec::Zstd157(Zstd157 { level, ..found });
+                let earlier = Codec::Zstd {
+                    level,
+                    checksum,
+                    window,
+                };
+                // The earlier one is for files alone.
+                [is_sized.then_some(earlier), Some(later)]
             })
-            .to_vec(),
+            .flatten()
+            .collect(),
         Codec::Deflate { .. } => [Flavour::Gzip, Flavour::Zlib]
             .into_iter()
             .flat_map(|flavour| DEFLATE_LEVELS.map(|level| Codec::Deflate { flavour, level }))
             .collect(),
+        Codec::Xz(xz) => XZ_PRESETS
+            .map(|(preset, is_extreme)| {
+                Codec::Xz(Xz {
+                    preset,
+                    is_extreme,
+                    ..xz
+                })
+            })
+            .to_vec(),
         Codec::Lz4Legacy { .. } => LZ4_LEVELS.map(|level| Codec::Lz4Legacy { level }).to_vec(),
     }
 }

@@ -2,8 +2,9 @@
 //! parts in the order of the target, each a list of segments. Nothing is compared approximately
 //! here: that is work for all processors, and comes next.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::Codec;
 
+use crate::parallel;
 use crate::patch::area::Areas;
 use crate::patch::files::Files;
 use crate::patch::image::{self, Image, Item, Sort};
@@ -142,6 +144,8 @@ struct Planner<'a> {
     seen_wholes: HashMap<Vec<u8>, Option<Place>>,
     /// Members of the base's packed members, by the view that shows them.
     inner: HashMap<usize, Files>,
+    /// Packed members that can be made again, by the content that they are in.
+    remade: HashMap<Content, Vec<Member>>,
     /// Whether a packed member may be made again, by what that takes.
     allowed: &'a dyn Fn(Codec, u64) -> bool,
 }
@@ -165,6 +169,7 @@ pub(crate) fn plan(
     (base, base_len): (&File, u64),
     (target, target_len): (&File, u64),
     allowed: &dyn Fn(Codec, u64) -> bool,
+    threads: usize,
 ) -> io::Result<Plan> {
     let Image { items, tables } = Image::read(base, base_len);
     let new = Image::read(target, target_len);
@@ -185,6 +190,7 @@ pub(crate) fn plan(
             views: Vec::new(),
         },
         inner: HashMap::new(),
+        remade: HashMap::new(),
         allowed,
     };
     if let Some(new) = squashfs::read(target, target_len)
@@ -194,6 +200,7 @@ pub(crate) fn plan(
         return Ok(planner.plan);
     }
     let items = planner.target_files.items.clone();
+    planner.remake(&items, threads)?;
     let mut at = 0;
     while let Some(item) = items.get(at) {
         at += match planner.table(&items[at..], &new.tables)? {
@@ -208,6 +215,42 @@ pub(crate) fn plan(
 }
 
 impl Planner<'_> {
+    /// Looks for packed members in all that is new. To find how they were packed takes much work, for
+    /// all threads.
+    fn remake(&mut self, items: &[Item], threads: usize) -> io::Result<()> {
+        let mut jobs = Vec::new();
+        let mut known = HashSet::new();
+        for item in items {
+            if item.sort != Sort::File || !item.is_whole() || item.len() < SHORTEST_PACKED {
+                continue;
+            }
+            let head = item.content.start..item.content.end.min(item.content.start + packed::HEAD);
+            if !packed::may_be(&read(self.target, &head)?) {
+                continue;
+            }
+            let bytes = read(self.target, &item.content)?;
+            let old = self.files.counterpart(&item.path, item.len()).cloned();
+            let old = old.as_ref().map(|old| self.piece(item, old));
+            if let Found::Nowhere(Some(content)) = self.found(&bytes, old.as_ref())?
+                && known.insert(content)
+            {
+                jobs.push((content, item.content.clone()));
+            }
+        }
+        jobs.sort_by_key(|(content, range)| (Reverse(content.0), range.start));
+        let target = self.target;
+        let found = parallel::each(threads, &jobs, |(content, range)| {
+            let members = packed::remade(&read(target, range)?);
+            Ok::<_, io::Error>((*content, members))
+        });
+        for found in found {
+            let (content, mut members) = found?;
+            members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
+            self.remade.insert(content, members);
+        }
+        Ok(())
+    }
+
     /// An item of the target itself.
     fn item(&mut self, item: &Item) -> io::Result<()> {
         if item.sort == Sort::Area {
@@ -234,10 +277,13 @@ impl Planner<'_> {
             None => self.found(&bytes, old.as_ref())?,
         };
         let is_new = matches!(found, Found::Nowhere(_));
-        if is_new && size >= SHORTEST_PACKED && item.is_whole() {
-            let mut members = packed::remade(&bytes);
-            members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
+        if let Found::Nowhere(Some(content)) = found
+            && item.is_whole()
+        {
+            let members = self.remade.remove(&content).unwrap_or_default();
             if !members.is_empty() {
+                let seen = Seen::Target(item.content.start);
+                self.seen.entry(content).or_insert(seen);
                 self.plain(segments);
                 self.packed(item, old.as_ref(), members, &bytes)?;
                 let mut segments = Vec::new();
@@ -467,6 +513,15 @@ impl Planner<'_> {
             let place = self.view(Side::Base, range.clone(), member.codec, member.plain, len);
             old_views.push((place, range, len));
         }
+        // What was not packed before may be so now.
+        if let (Some(old), true) = (old, old_views.is_empty()) {
+            let place = Place {
+                space: Space::Base,
+                offset: old_start,
+            };
+            let len = old.content.end - old_start;
+            old_views.push((place, old.content.clone(), len));
+        }
         // What stands between the members is searched for between those of the old file.
         let mut at = 0;
         let mut old_at = old_start;
@@ -532,12 +587,19 @@ impl Planner<'_> {
         let view = self.plan.views.len();
         self.view(Side::Target, range, member.codec, Vec::new(), len);
         let mut segments = Vec::new();
+        let mut later = Vec::new();
         for item in &items {
             let size = item.content.end - item.content.start;
-            let inner = old_view.and_then(|view| {
-                let files = self.inner.get(&view)?;
-                files.counterpart(&item.path, size).cloned()
-            });
+            let inner = match old_view {
+                Some(view) => {
+                    let files = self.inner.get(&view);
+                    files.and_then(|files| files.counterpart(&item.path, size).cloned())
+                }
+                None => old.filter(|_| !is_archive).map(|(place, len)| {
+                    let (start, end) = (place.offset, place.offset + len);
+                    Item::new(Vec::new(), start..start, start..end)
+                }),
+            };
             let space = old_view.map_or(Space::Base, Space::View);
             Self::head(item, inner.as_ref(), space, &mut segments);
             let mut is_copy = false;
@@ -551,7 +613,11 @@ impl Planner<'_> {
                 let outer = is_archive
                     .then(|| self.files.counterpart(&item.path, size).cloned())
                     .flatten();
-                let found = self.found(bytes, outer.as_ref())?;
+                let mut found = self.found(bytes, outer.as_ref())?;
+                // Nothing can be copied out of this member before all of it is made.
+                if let Found::Nowhere(content) = &mut found {
+                    later.extend(content.take().map(|content| (content, seen)));
+                }
                 let source = match &outer {
                     Some(outer) => {
                         let (like, space) = self.like(outer);
@@ -567,6 +633,9 @@ impl Planner<'_> {
                 });
             }
             Self::padding(item, inner.as_ref(), space, is_copy, &mut segments);
+        }
+        for (content, seen) in later {
+            self.seen.entry(content).or_insert(seen);
         }
         self.plan.views[view].plain = member.plain;
         self.plan.parts.push(Part {

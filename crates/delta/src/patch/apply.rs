@@ -125,11 +125,16 @@ impl<R: Read> Patch<R> {
         &self.header
     }
 
+    /// Memory that streams with these dictionaries take, in bytes.
+    pub fn streams_memory(dictionaries: &[u64]) -> u64 {
+        Streams::<R>::memory(dictionaries)
+    }
+
     /// Memory that applying takes whatever the parts are, in bytes.
     pub fn fixed_memory(header: &Header) -> u64 {
         let target_block = header.target.len.min(1 << header.target_block);
         let digests = header.base_digests.len() * 18 + header.target_digests.len() * 16;
-        Streams::<R>::memory(&header.dictionaries)
+        Self::streams_memory(&header.dictionaries)
             .saturating_add(blocks::AT_ONCE * target_block)
             .saturating_add(digests as u64)
             .saturating_add(3 * MADE_AT_ONCE as u64)
@@ -142,6 +147,18 @@ impl<R: Read> Patch<R> {
         base: &dyn ReadAt,
         output: &mut dyn Output,
         limits: Limits,
+    ) -> Result<Applied, ApplyError> {
+        self.apply_with(base, output, limits, &mut Remaker::new)
+    }
+
+    /// The same with members packed again by what `remaker` gives for a codec and a plain length:
+    /// for builders, which have packed them before and need not do so again.
+    pub fn apply_with(
+        self,
+        base: &dyn ReadAt,
+        output: &mut dyn Output,
+        limits: Limits,
+        remaker: &mut dyn FnMut(Codec, u64) -> Result<Remaker, CodecError>,
     ) -> Result<Applied, ApplyError> {
         let header = self.header;
         let mut required = header.required.iter();
@@ -182,6 +199,7 @@ impl<R: Read> Patch<R> {
                 space,
                 blocks,
                 memory,
+                remaker,
                 position: 0,
                 residues: Residues::default(),
                 has_pointers,
@@ -216,6 +234,8 @@ struct Applier<'a, R> {
     blocks: Blocks<'a>,
     /// Memory beside what is fixed, in bytes.
     memory: u64,
+    /// What packs members again.
+    remaker: &'a mut dyn FnMut(Codec, u64) -> Result<Remaker, CodecError>,
     /// Where the next copy comes from unless it says otherwise, and as far as they were read.
     position: u64,
     residues: Residues,
@@ -398,7 +418,7 @@ impl<R: Read> Applier<'_, R> {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
         self.share(memory);
-        let mut remaker = Remaker::new(codec, len)?;
+        let mut remaker = (self.remaker)(codec, len)?;
         let mut buffer = vec![0; MADE_AT_ONCE];
         let mut out = Vec::new();
         let mut left = len;

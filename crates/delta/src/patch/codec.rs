@@ -4,13 +4,19 @@ use std::io;
 
 use system_image_gzip::Flavour;
 
+use crate::patch::xz::{XZ_DICTIONARIES, Xz, XzCheck};
+use crate::patch::zstd_1_5_7::Zstd157;
+
 /// What packing in each way requires of an applier, by name.
-pub(crate) const FEATURES: [&str; 5] = [DEFLATE, EXT4_INODES, LZ4, ZSTD, ZSTD_BLOCK];
+pub(crate) const FEATURES: [&str; 7] =
+    [DEFLATE, EXT4_INODES, LZ4, XZ, ZSTD, ZSTD_1_5_7, ZSTD_BLOCK];
 const DEFLATE: &str = "pack-deflate";
 const EXT4_INODES: &str = "ext4-inodes";
 const LZ4: &str = "pack-lz4-hc";
+const XZ: &str = "pack-xz";
 const ZSTD: &str = "pack-zstd-1.5.4";
 const ZSTD_BLOCK: &str = "pack-zstd-block-1.5.4";
+const ZSTD_1_5_7: &str = "pack-zstd-1.5.7";
 
 /// How a member is packed: the program that did it, and what it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +58,10 @@ pub enum Codec {
         /// Length of an inode in bytes, a power of two from 128 to 4096.
         len: u16,
     },
+    /// A whole file of xz.
+    Xz(Xz),
+    /// A Zstandard frame by libzstd 1.5.7 through its interface for several threads.
+    Zstd157(Zstd157),
 }
 
 /// Why a member cannot be unpacked or packed again.
@@ -86,6 +96,9 @@ const DEFLATE_LEVELS: std::ops::RangeInclusive<u8> = 1..=9;
 /// Levels of LZ4's slow packer.
 const LZ4_LEVELS: std::ops::RangeInclusive<u8> = 3..=12;
 
+/// Presets of xz.
+const XZ_PRESETS: std::ops::RangeInclusive<u8> = 0..=9;
+
 impl Codec {
     /// What an applier must be able to do for packing members in this way again.
     pub const fn feature(self) -> Option<&'static str> {
@@ -96,6 +109,8 @@ impl Codec {
             Self::Deflate { .. } => Some(DEFLATE),
             Self::ZstdBlock { .. } => Some(ZSTD_BLOCK),
             Self::Ext4Inodes { .. } => Some(EXT4_INODES),
+            Self::Xz(_) => Some(XZ),
+            Self::Zstd157(_) => Some(ZSTD_1_5_7),
         }
     }
 
@@ -116,6 +131,21 @@ impl Codec {
             Self::Ext4Inodes { seed, first, len } => {
                 vec![7, seed.into(), first.into(), len.into()]
             }
+            Self::Xz(xz) => vec![
+                5,
+                xz.preset.into(),
+                xz.is_extreme.into(),
+                xz.check as u64,
+                xz.dictionary.into(),
+                xz.has_blocks.into(),
+            ],
+            Self::Zstd157(zstd) => vec![
+                6,
+                zstd.level.into(),
+                zstd.checksum.into(),
+                zstd.window.into(),
+                zstd.is_sized.into(),
+            ],
         }
     }
 
@@ -158,6 +188,19 @@ impl Codec {
                     len: len.ok_or(CodecError::Unknown)?,
                 }
             }
+            5 => Self::Xz(Xz {
+                preset: level(number()?, XZ_PRESETS)?,
+                is_extreme: level(number()?, 0..=1)? == 1,
+                check: XzCheck::new(number()?).ok_or(CodecError::Unknown)?,
+                dictionary: level(number()?, XZ_DICTIONARIES)?,
+                has_blocks: level(number()?, 0..=1)? == 1,
+            }),
+            6 => Self::Zstd157(Zstd157 {
+                level: level(number()?, ZSTD_LEVELS)?,
+                checksum: level(number()?, 0..=1)? == 1,
+                window: level(number()?, ZSTD_WINDOWS)?,
+                is_sized: level(number()?, 0..=1)? == 1,
+            }),
             _ => return Err(CodecError::Unknown.into()),
         })
     }

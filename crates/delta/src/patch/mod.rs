@@ -23,6 +23,8 @@ mod streams;
 mod unpack;
 pub mod varint;
 mod view;
+mod xz;
+mod zstd_1_5_7;
 
 pub use apply::{
     Applied, ApplyError, Limits, MEMORY_OF_POINTERS, MOST_COPIES, POINTERS, Patch, WITH_POINTERS,
@@ -36,3 +38,5 @@ pub use projection::{Move, Projection};
 pub use remake::Remaker;
 pub use streams::{KINDS, LONGEST_PIECE, PatchReadError, Stream};
 pub use unpack::{LZ4_MAGIC, Unpacker};
+pub use xz::{XZ_DICTIONARIES, Xz, XzCheck};
+pub use zstd_1_5_7::Zstd157;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use lz4::block::CompressionMode;
+use sha2::{Digest, Sha256};
 use system_image_gzip::{Encoder, Level};
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
@@ -10,6 +11,8 @@ use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
 use crate::patch::codec::{Codec, CodecError};
 use crate::patch::inodes::Inodes;
 use crate::patch::unpack::{LZ4_BLOCK, LZ4_MAGIC, ZSTD_BLOCK_WINDOW};
+use crate::patch::xz;
+use crate::patch::zstd_1_5_7;
 
 /// How much is packed at once, in bytes.
 const AT_ONCE: usize = 128 << 10;
@@ -24,6 +27,11 @@ pub struct Remaker(Form);
 
 enum Form {
     Stored,
+    Known {
+        plain: Sha256,
+        digest: [u8; 32],
+        packed: Vec<u8>,
+    },
     Zstd {
         context: CCtx<'static>,
         /// Plain bytes that are yet to come.
@@ -42,17 +50,22 @@ enum Form {
         plain: Vec<u8>,
     },
     Ext4Inodes(Inodes),
+    Xz(Box<liblzma::stream::Stream>),
+    Zstd157(Box<zstd_1_5_7::Encoder>),
 }
 
 impl std::fmt::Debug for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Stored => "Stored",
+            Self::Known { .. } => "Known",
             Self::Zstd { .. } => "Zstd",
             Self::Lz4 { .. } => "Lz4",
             Self::Deflate(_) => "Deflate",
             Self::ZstdBlock { .. } => "ZstdBlock",
             Self::Ext4Inodes(_) => "Ext4Inodes",
+            Self::Xz(_) => "Xz",
+            Self::Zstd157(_) => "Zstd157",
         })
     }
 }
@@ -99,7 +112,18 @@ impl Remaker {
             Codec::Ext4Inodes { seed, first, len } => {
                 Form::Ext4Inodes(Inodes::new(seed, first, len))
             }
+            Codec::Xz(xz) => Form::Xz(Box::new(xz.encoder()?)),
+            Codec::Zstd157(how) => Form::Zstd157(Box::new(zstd_1_5_7::Encoder::new(how, len)?)),
         }))
+    }
+
+    /// Makes `packed` of the plain bytes with this SHA-256, which are known to become just that.
+    pub fn known(digest: [u8; 32], packed: Vec<u8>) -> Self {
+        Self(Form::Known {
+            plain: Sha256::new(),
+            digest,
+            packed,
+        })
     }
 
     /// What packing a member of `len` plain bytes takes in memory, in bytes.
@@ -117,6 +141,8 @@ impl Remaker {
             // Tables as large as the block, and the block on both sides.
             Codec::Ext4Inodes { .. } => 256 << 10,
             Codec::ZstdBlock { .. } => len.saturating_mul(24).saturating_add(2 << 20),
+            Codec::Xz(xz) => xz.memory(),
+            Codec::Zstd157(how) => how.memory(len),
         }
     }
 
@@ -124,6 +150,7 @@ impl Remaker {
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
         match &mut self.0 {
             Form::Stored => out.extend_from_slice(bytes),
+            Form::Known { plain, .. } => plain.update(bytes),
             Form::Zstd {
                 context,
                 left,
@@ -170,6 +197,13 @@ impl Remaker {
                 let (_, made) = inodes.turn(bytes, &mut out[before..]);
                 out.truncate(before + made);
             }
+            Form::Zstd157(encoder) => encoder.push(bytes, out)?,
+            Form::Xz(stream) => {
+                while !bytes.is_empty() {
+                    let (took, _) = xz::pack(stream, bytes, out, false)?;
+                    bytes = &bytes[took..];
+                }
+            }
         }
         Ok(())
     }
@@ -178,6 +212,17 @@ impl Remaker {
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(), CodecError> {
         match self.0 {
             Form::Stored => Ok(()),
+            Form::Known {
+                plain,
+                digest,
+                packed,
+            } => {
+                if plain.finalize()[..] != digest {
+                    return Err(CodecError::Pack("its plain bytes are not the known ones"));
+                }
+                out.extend_from_slice(&packed);
+                Ok(())
+            }
             Form::Zstd {
                 mut context,
                 mut is_complete,
@@ -197,6 +242,11 @@ impl Remaker {
             } => lz4_block(level, &mut begun, &mut plain, out),
             Form::Deflate(encoder) => {
                 out.append(&mut encoder.finish().map_err(|_| DEFLATE)?);
+                Ok(())
+            }
+            Form::Zstd157(encoder) => encoder.finish(out),
+            Form::Xz(mut stream) => {
+                while !xz::pack(&mut stream, &[], out, true)?.1 {}
                 Ok(())
             }
             Form::Ext4Inodes(inodes) if inodes.is_complete() => Ok(()),

@@ -5,6 +5,8 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
 use crate::patch::inodes::Inodes;
+use crate::patch::xz;
+use crate::patch::zstd_1_5_7::Zstd157;
 
 /// Plain length of a block of LZ4's legacy frame, in bytes.
 pub(crate) const LZ4_BLOCK: usize = 8 << 20;
@@ -37,6 +39,7 @@ enum Form {
     Lz4(Lz4),
     Deflate(Box<Decompress>),
     Ext4Inodes(Inodes),
+    Xz(Box<liblzma::stream::Stream>),
 }
 
 impl std::fmt::Debug for Form {
@@ -47,6 +50,7 @@ impl std::fmt::Debug for Form {
             Self::Lz4(_) => "Lz4",
             Self::Deflate(_) => "Deflate",
             Self::Ext4Inodes(_) => "Ext4Inodes",
+            Self::Xz(_) => "Xz",
         })
     }
 }
@@ -56,9 +60,9 @@ impl Unpacker {
     pub fn new(codec: Codec) -> Result<Self, CodecError> {
         Ok(Self(match codec {
             Codec::Stored => Form::Stored,
-            Codec::Zstd { .. } | Codec::ZstdBlock { .. } => {
+            Codec::Zstd { .. } | Codec::Zstd157(_) | Codec::ZstdBlock { .. } => {
                 let window = match codec {
-                    Codec::Zstd { window, .. } => window,
+                    Codec::Zstd { window, .. } | Codec::Zstd157(Zstd157 { window, .. }) => window,
                     _ => ZSTD_BLOCK_WINDOW,
                 };
                 let mut context = DCtx::try_create().ok_or(CodecError::Unpack("no memory"))?;
@@ -72,6 +76,7 @@ impl Unpacker {
             Codec::Ext4Inodes { seed, first, len } => {
                 Form::Ext4Inodes(Inodes::new(seed, first, len))
             }
+            Codec::Xz(xz) => Form::Xz(Box::new(xz.unpacker()?)),
         }))
     }
 
@@ -79,10 +84,13 @@ impl Unpacker {
     pub fn memory(codec: Codec) -> u64 {
         match codec {
             Codec::Stored => 0,
-            Codec::Zstd { window, .. } => (1 << window) + (512 << 10),
-            Codec::ZstdBlock { .. } => (1 << ZSTD_BLOCK_WINDOW) + (512 << 10),
+            Codec::Zstd { window, .. } | Codec::Zstd157(Zstd157 { window, .. }) => {
+                (1 << window) + (512 << 10)
+            }
             Codec::Lz4Legacy { .. } => (LZ4_BLOCK + LZ4_PACKED) as u64,
             Codec::Deflate { .. } => 128 << 10,
+            Codec::Xz(xz) => xz.unpacker_memory(),
+            Codec::ZstdBlock { .. } => (1 << ZSTD_BLOCK_WINDOW) + (512 << 10),
             Codec::Ext4Inodes { .. } => 16 << 10,
         }
     }
@@ -115,6 +123,7 @@ impl Unpacker {
                 let (took, made) = inodes.turn(input, output);
                 Ok(Progress { took, made })
             }
+            Form::Xz(stream) => xz::unpack(stream, input, output),
             Form::Deflate(state) => {
                 let before = (state.total_in(), state.total_out());
                 state
