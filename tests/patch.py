@@ -2,10 +2,11 @@
 
     python3 patch.py BASE PATCH OUT
 
-It keeps everything in memory and calls the programs `gzip`, `lz4` and `zstd`: it is here to show that the
-page tells all, not to be used.
+It keeps everything in memory and calls the programs `gzip`, `lz4` and `zstd`, and libzstd: it is here to
+show that the page tells all, not to be used.
 """
 
+import ctypes
 import hashlib
 import lzma
 import subprocess
@@ -60,6 +61,10 @@ def unpack(codec, packed):
         return run(["zstd", "-dqc"], packed)
     if codec[0] == 2:
         return run(["lz4", "-dqc"], packed)
+    if codec[0] == 4:
+        return run(["zstd", "-dqc"], packed)
+    if codec[0] == 7:
+        return inodes(codec, packed)
     return zlib.decompress(packed, -15)
 
 
@@ -75,11 +80,45 @@ def pack(codec, plain):
             return run(["zstd", f"-{codec[1]}", "-qc", check, file.name])
     if codec[0] == 2:
         return run(["lz4", "-l", f"-{codec[1]}", "-qc"], plain)
+    if codec[0] == 4:
+        zstd = ctypes.CDLL("libzstd.so.1")
+        assert zstd.ZSTD_versionNumber() == 10504, "another libzstd"
+        packed = ctypes.create_string_buffer(len(plain) + (len(plain) >> 8) + 1024)
+        return packed[: zstd.ZSTD_compress(packed, len(packed), plain, len(plain), codec[1])]
+    if codec[0] == 7:
+        return inodes(codec, plain)
     if codec[1] == 0:
         # Without a name the header has ten bytes; the trailer has eight.
         return run(["gzip", "-nc", f"-{codec[2]}"], plain)[10:-8]
     packer = zlib.compressobj(codec[2], zlib.DEFLATED, -15)
     return packer.compress(plain) + packer.flush()
+
+
+def inodes(codec, table):
+    """Takes the checksums of inodes out, or puts them back: it is the same."""
+    seed, number, size = codec[1:]
+    turned = bytearray(table)
+    for start in range(0, len(table), size):
+        inode = bytearray(table[start : start + size])
+        has_high = size > 128 and int.from_bytes(inode[128:130], "little") >= 4
+        places = [124, 125, 130, 131] if has_high else [124, 125]
+        for place in places:
+            inode[place] = 0
+        if any(inode):
+            crc = crc32c(seed, number.to_bytes(4, "little"))
+            crc = crc32c(crc32c(crc, inode[100:104]), inode)
+            for place, byte in zip(places, crc.to_bytes(4, "little")):
+                turned[start + place] ^= byte
+        number += 1
+    return bytes(turned)
+
+
+def crc32c(crc, data):
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
 
 
 def run(program, data=b""):
@@ -92,7 +131,7 @@ class Applier:
         assert head.take(8) == b"\x89SIP\r\n\x1a\n" and head.number() == 1, "not a patch"
         fields = Numbers(head.take(head.number()))
         names = [[fields.take(fields.number()) for _ in range(fields.number())] for _ in range(2)]
-        known = {b"pack-zstd-1.5.4", b"pack-lz4-hc", b"pack-deflate"}
+        known = {b"pack-zstd-1.5.4", b"pack-lz4-hc", b"pack-deflate", b"pack-zstd-block-1.5.4", b"ext4-inodes"}
         assert known.issuperset(names[0]), f"it needs more than {known}"
         self.base, self.base_len = base, fields.number()
         base_digest = fields.take(32)
@@ -120,7 +159,7 @@ class Applier:
 
     def codec(self):
         first = self.number(0)
-        return [first] + [self.number(0) for _ in range([0, 3, 1, 2][first])]
+        return [first] + [self.number(0) for _ in range({0: 0, 1: 3, 2: 1, 3: 2, 4: 1, 7: 3}[first])]
 
     def apply(self):
         while part := self.number(0):

@@ -47,6 +47,8 @@ pub(crate) struct Blocks<'a> {
     filled: usize,
     /// Where that block begins.
     start: u64,
+    /// The digest of a whole block that is empty: much of a file system is.
+    empty: Option<BlockDigest>,
     whole: Sha256,
 }
 
@@ -65,6 +67,7 @@ impl<'a> Blocks<'a> {
             block: vec![0; size].into(),
             filled: 0,
             start: 0,
+            empty: None,
             whole: Sha256::new(),
         }
     }
@@ -115,10 +118,18 @@ impl<'a> Blocks<'a> {
         let at = at.expect("there are as many digests as blocks");
         let (start, wanted) = (self.start, self.digests[at]);
         let (whole, output) = (&mut self.whole, &mut *self.output);
+        let empty = &mut self.empty;
+        let is_whole = bytes.len() == self.block.len();
         // Hashing takes as long as all else: the whole's digest is made beside the block's.
         std::thread::scope(|scope| {
             scope.spawn(|| whole.update(bytes));
-            if block_digest(&Sha256::digest(bytes)) != wanted {
+            let digest = || block_digest(&Sha256::digest(bytes));
+            let digest = if is_whole && bytes.iter().all(|&byte| byte == 0) {
+                *empty.get_or_insert_with(digest)
+            } else {
+                digest()
+            };
+            if digest != wanted {
                 return Err(ApplyError::Wrong { offset: start });
             }
             output.write_all_at(bytes, start).map_err(ApplyError::Write)
