@@ -3,11 +3,12 @@
     python3 patch.py BASE PATCH OUT
 
 It keeps everything in memory and calls the programs `gzip`, `lz4` and `zstd` (1.5.4, and for members of
-1.5.7 what the environment's ZSTD_1_5_7 names): it is here to show that the
-page tells all, not to be used.
+1.5.7 what the environment's ZSTD_1_5_7 names), and libzstd: it is here to show that the page tells all, not
+to be used.
 """
 
 import bisect
+import ctypes
 import hashlib
 import lzma
 import os
@@ -68,6 +69,10 @@ def unpack(codec, packed):
         return run(["zstd", "-dqc"], packed)
     if codec[0] == 2:
         return run(["lz4", "-dqc"], packed)
+    if codec[0] == 4:
+        return run(["zstd", "-dqc"], packed)
+    if codec[0] == 7:
+        return inodes(codec, packed)
     if codec[0] == 5:
         return lzma.decompress(packed, lzma.FORMAT_XZ)
     if codec[0] == 6:
@@ -87,6 +92,13 @@ def pack(codec, plain):
             return run(["zstd", f"-{codec[1]}", "-qc", check, file.name])
     if codec[0] == 2:
         return run(["lz4", "-l", f"-{codec[1]}", "-qc"], plain)
+    if codec[0] == 4:
+        zstd = ctypes.CDLL("libzstd.so.1")
+        assert zstd.ZSTD_versionNumber() == 10504, "another libzstd"
+        packed = ctypes.create_string_buffer(len(plain) + (len(plain) >> 8) + 1024)
+        return packed[: zstd.ZSTD_compress(packed, len(packed), plain, len(plain), codec[1])]
+    if codec[0] == 7:
+        return inodes(codec, plain)
     if codec[0] == 5:
         return xz(*codec[1:], plain)
     if codec[0] == 6:
@@ -101,6 +113,33 @@ def pack(codec, plain):
         return run(["gzip", "-nc", f"-{codec[2]}"], plain)[10:-8]
     packer = zlib.compressobj(codec[2], zlib.DEFLATED, -15)
     return packer.compress(plain) + packer.flush()
+
+
+def inodes(codec, table):
+    """Takes the checksums of inodes out, or puts them back: it is the same."""
+    seed, number, size = codec[1:]
+    turned = bytearray(table)
+    for start in range(0, len(table), size):
+        inode = bytearray(table[start : start + size])
+        has_high = size > 128 and int.from_bytes(inode[128:130], "little") >= 4
+        places = [124, 125, 130, 131] if has_high else [124, 125]
+        for place in places:
+            inode[place] = 0
+        if any(inode):
+            crc = crc32c(seed, number.to_bytes(4, "little"))
+            crc = crc32c(crc32c(crc, inode[100:104]), inode)
+            for place, byte in zip(places, crc.to_bytes(4, "little")):
+                turned[start + place] ^= byte
+        number += 1
+    return bytes(turned)
+
+
+def crc32c(crc, data):
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
 
 
 def xz(preset, extreme, check, dictionary, blocks, plain):
@@ -282,6 +321,8 @@ class Applier:
             b"pack-lz4-hc",
             b"pack-deflate",
             b"pack-xz",
+            b"pack-zstd-block-1.5.4",
+            b"ext4-inodes",
             b"pointers",
         }
         assert known.issuperset(names[0]), f"it needs more than {known}"
@@ -311,7 +352,7 @@ class Applier:
 
     def codec(self):
         first = self.number(0)
-        return [first] + [self.number(0) for _ in range([0, 3, 1, 2, None, 5, 4][first])]
+        return [first] + [self.number(0) for _ in range([0, 3, 1, 2, 1, 5, 4, 3][first])]
 
     def apply(self):
         while part := self.number(0):

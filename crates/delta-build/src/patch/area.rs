@@ -19,6 +19,10 @@ const BLOCK: usize = 4096;
 /// How much is read at once, in bytes.
 const AT_ONCE: usize = 1 << 20;
 
+/// Empty space that is copied from over and over, in bytes: as much as an applier checks at once. It
+/// need not read all of the base's free space then.
+const EMPTY: u64 = 4 << 20;
+
 /// Longest run that is searched for as one, in bytes.
 const LONGEST: u64 = 4 << 20;
 
@@ -32,6 +36,7 @@ pub(crate) struct Areas<'a> {
     is_there: bool,
     /// Where the base is empty, in order.
     empty: Vec<Range<u64>>,
+    /// Part of the longest of them.
     pub(crate) longest: Range<u64>,
     /// A view of what was made empty, if the base has nothing that is.
     made: Option<(usize, Range<u64>)>,
@@ -57,7 +62,15 @@ impl<'a> Areas<'a> {
             })?;
         }
         let longest = areas.empty.iter().max_by_key(|run| run.end - run.start);
-        areas.longest = longest.cloned().unwrap_or(0..0);
+        if let Some(longest) = longest {
+            let aligned = longest.start.next_multiple_of(EMPTY);
+            let start = if aligned + EMPTY <= longest.end {
+                aligned
+            } else {
+                longest.start
+            };
+            areas.longest = start..longest.end.min(start + EMPTY);
+        }
         Ok(areas)
     }
 
@@ -97,7 +110,8 @@ impl<'a> Areas<'a> {
         while at < range.end {
             let left = range.end - at;
             let after = self.empty.partition_point(|run| run.end <= at);
-            let here = self.empty.get(after).filter(|run| run.start <= at);
+            let here = self.empty.get(after);
+            let here = here.filter(|run| run.start <= at && left < EMPTY);
             let (source, len) = if let Some(here) = here {
                 (Some((Space::Base, at)), here.end - at)
             } else if !self.longest.is_empty() {

@@ -125,9 +125,18 @@ impl Checker {
     /// of all that came.
     pub(crate) fn run(self, written: &Written<'_>, digests: &[BlockDigest]) -> Sha256 {
         let mut whole = Sha256::new();
+        // The digest of a whole block that is empty: much of a file system is.
+        let mut blank = None;
         for (block, wanted) in self.complete.iter().zip(digests) {
             let bytes = &block.bytes[..block.len];
-            let is_right = block_digest(&Sha256::digest(bytes)) == *wanted;
+            let digest = || block_digest(&Sha256::digest(bytes));
+            let is_blank = block.len == block.bytes.len() && bytes.iter().all(|&byte| byte == 0);
+            let is_right = *wanted
+                == if is_blank {
+                    *blank.get_or_insert_with(digest)
+                } else {
+                    digest()
+                };
             if !written.write(bytes, is_right) {
                 break;
             }
