@@ -81,9 +81,10 @@ fn run(options: &Options) -> anyhow::Result<()> {
             .as_ref()
             .is_none_or(|only| group.contains(only))
     };
-    let needs_images = ["delta", "patches", "apply", "upgrade", "publish", "level-9"]
+    let needs_canonical = ["delta", "apply", "upgrade", "publish", "level-9"]
         .into_iter()
         .any(wanted);
+    let needs_images = needs_canonical || wanted("patches");
     for name in ["v1.tar", "v2.tar"] {
         ensure!(
             !needs_images || options.images.join(name).is_file(),
@@ -104,9 +105,6 @@ fn run(options: &Options) -> anyhow::Result<()> {
             service::run(&lab, &offer, &mut table)?;
         }
     }
-    let needs_canonical = ["delta", "apply", "upgrade", "publish", "level-9"]
-        .into_iter()
-        .any(wanted);
     if needs_canonical {
         let images = lab.images(&options.images)?;
         if wanted("delta") {

@@ -126,7 +126,7 @@ fn update(lab: &Lab, base: &Utf8Path, target: &Utf8Path, table: &mut Table) -> a
         let name = |path: &Utf8Path| path.file_name().unwrap_or_default().to_owned();
         format!("patch from {} to {}: {verb}", name(base), name(target))
     };
-    let (patch, out) = (place(0, ".patch")?, place(0, ".out")?);
+    let (sent, out) = (place(0, ".patch")?, place(0, ".out")?);
     let ours = |verb: &'static str, from: &Utf8Path, to: &Utf8Path, out: &Utf8PathBuf| {
         let arguments =
             ["patch", verb, from.as_str(), to.as_str(), out.as_str()].map(str::to_owned);
@@ -135,8 +135,8 @@ fn update(lab: &Lab, base: &Utf8Path, target: &Utf8Path, table: &mut Table) -> a
             Ok(step.succeed()?.1)
         }
     };
-    let mut making = vec![Side::new("patch make", ours("make", base, target, &patch))];
-    let mut applying = vec![Side::new("patch apply", ours("apply", base, &patch, &out))];
+    let mut making = vec![Side::new("patch make", ours("make", base, target, &sent))];
+    let mut applying = vec![Side::new("patch apply", ours("apply", base, &sent, &out))];
     for (way, arguments) in peers.iter().zip(&scripts) {
         making.push(Side::new(way.name, || script(way.make, arguments)));
         applying.push(Side::new(way.name, || script(way.apply, arguments)));
