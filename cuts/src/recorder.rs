@@ -76,7 +76,7 @@ impl Recorder {
             }
             sleep(PAUSE);
         }
-        self.session.umount_and_join()?;
+        self.session.join()?;
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::take(&mut *record))
     }
