@@ -142,10 +142,10 @@ const USUAL_DICTIONARY: u64 = 4 << 20;
 
 /// A match of so many bytes is taken without looking for a longer one. Residues have long runs of
 /// zeros, on which the search for the very best takes most of the time and saves one part in fifty.
-const LONG_ENOUGH: u32 = 64;
+const LONG_ENOUGH: u32 = 96;
 
 /// How many places are looked at for a match.
-const DEPTH: u32 = 24;
+const DEPTH: u32 = 32;
 
 /// A dictionary that is as large as pays: literals are files that were not there before and are like
 /// each other, the rest is as small with 1 MiB as with 64.
