@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range as Span;
 
-use crate::patch::plan::index;
 use system_image_delta::patch::pointers::{
     Field, Form, Layout, Pointers, Range, Space, Stretch, Width,
 };
+
+use crate::patch::plan::index;
 
 /// Most sections of a file.
 const MOST_SECTIONS: u64 = 1024;
@@ -116,10 +117,14 @@ impl<'a> Elf<'a> {
             let name = usize::try_from(names.checked_add(field(0, 4)?)?).ok()?;
             let name = bytes.get(name..)?.split(|&byte| byte == 0).next()?;
             let kind = field(4, 4)?;
-            let start = field(24, 8)?;
-            let size = if kind == NOBITS { 0 } else { field(32, 8)? };
+            // What has no bytes may claim to have them anywhere.
+            let (start, size) = if kind == NOBITS {
+                (0, 0)
+            } else {
+                (field(24, 8)?, field(32, 8)?)
+            };
             let end = start.checked_add(size)?;
-            if kind != NOBITS && end > bytes.len() as u64 {
+            if end > bytes.len() as u64 {
                 return None;
             }
             sections.push(Section {
@@ -168,9 +173,10 @@ impl<'a> Elf<'a> {
     /// so from 0 on: before linking it is about a section of nothing but zeros, and nothing tells
     /// which of them went where.
     fn step(&self, section: &Section<'_>) -> Option<u64> {
+        (self.is_relocatable && section.kind == RELA).then_some(())?;
         let about = self.sections.get(usize::try_from(section.info).ok()?)?;
-        let is_blank = |span: &Span<u64>| self.bytes[index(span)].iter().all(|&byte| byte == 0);
-        (self.is_relocatable && is_blank(&about.span)).then_some(())?;
+        let is_blank = self.bytes[index(&about.span)].iter().all(|&byte| byte == 0);
+        is_blank.then_some(())?;
         let table = &self.bytes[index(&section.span)];
         let step = number(table, RELOCATION as u64, 8)?;
         let counts = number(table, 0, 8)? == 0 && [4, 8, 12].contains(&step);
@@ -267,12 +273,13 @@ pub(crate) fn pair(old: &Elf<'_>, new: &Elf<'_>) -> Option<Pair> {
         if section.span.is_empty() || other.span.is_empty() || section.kind != other.kind {
             continue;
         }
-        if let Some(form) = form(old, section, &mut spaces) {
+        let step = old.step(section);
+        if let Some(form) = form(old, section, step, &mut spaces) {
             let table = Table {
                 old: section.span.clone(),
                 new: other.span.clone(),
                 is_first: matches!(section.kind, SYMTAB | DYNSYM),
-                counts: section.kind == RELA && old.step(section).is_some(),
+                counts: step.is_some(),
             };
             found.add(&form, table);
         }
@@ -360,8 +367,13 @@ fn relocations(elf: &Elf<'_>) -> Option<Span<u64>> {
     (start < len).then_some(start..len)
 }
 
-/// How pointers stand in a section, by its kind and name.
-fn form(elf: &Elf<'_>, section: &Section<'_>, spaces: &mut Spaces<'_, '_>) -> Option<Form> {
+/// How pointers stand in a section, by its kind, its name and its [step](Elf::step).
+fn form(
+    elf: &Elf<'_>,
+    section: &Section<'_>,
+    step: Option<u64>,
+    spaces: &mut Spaces<'_, '_>,
+) -> Option<Form> {
     use Width::{Absolute4, Absolute8, Relative4};
     if section.kind == PROGBITS && section.flags & EXECINSTR != 0 {
         return Some(Form::X86 {
@@ -380,7 +392,7 @@ fn form(elf: &Elf<'_>, section: &Section<'_>, spaces: &mut Spaces<'_, '_>) -> Op
     if section.kind == RELA {
         let about = elf.sections.get(usize::try_from(section.info).ok()?)?;
         // One that counts up points to itself, so to say.
-        let about = match elf.step(section) {
+        let about = match step {
             Some(step) => spaces.inside(section.name, RELOCATION as u64 / step),
             None => spaces.memory(about.name),
         };
@@ -429,5 +441,37 @@ fn table(entry: u64, fields: &[(u64, Width)], spaces: &[usize]) -> Form {
         fields: fields
             .map(|(&(at, width), &space)| Field { at, width, space })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_without_bytes_may_claim_to_be_anywhere() {
+        // A header, then: nothing, names, what has no bytes, a table of relocations about it.
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(64 + 4 * 64 + 2 * RELOCATION, 0);
+        let mut put = |at: usize, number: u64, len: usize| {
+            file[at..at + len].copy_from_slice(&number.to_le_bytes()[..len]);
+        };
+        put(16, RELOCATABLE, 2);
+        put(18, X86_64, 2);
+        put(40, 64, 8);
+        put(60, 4, 2);
+        put(62, 1, 2);
+        let section = |number: usize| 64 + 64 * number;
+        put(section(2) + 4, NOBITS, 4);
+        put(section(2) + 24, u64::MAX, 8);
+        put(section(3) + 4, RELA, 4);
+        put(section(3) + 24, 64 + 4 * 64, 8);
+        put(section(3) + 32, 2 * RELOCATION as u64, 8);
+        put(section(3) + 44, 2, 4);
+        put(64 + 4 * 64 + RELOCATION, 8, 8);
+        let elf = Elf::read(&file).unwrap();
+        assert_eq!(elf.step(&elf.sections[3]), Some(8));
+        assert!(pair(&elf, &elf).is_some());
+        assert!(relocations(&elf).is_none());
     }
 }
