@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
+mod samples;
+
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -9,6 +11,8 @@ use std::process::Command;
 
 use system_image_delta::patch::{Limits, Patch};
 use system_image_delta_build::patch::{Options, make};
+
+use samples::{noise, text};
 
 const OPTIONS: Options = Options {
     memory: 90 << 20,
@@ -18,25 +22,6 @@ const OPTIONS: Options = Options {
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
-}
-
-/// Bytes that do not repeat, and pack badly.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-/// Text that packs well, and of which no line comes twice.
-fn text(lines: std::ops::Range<u32>) -> Vec<u8> {
-    lines
-        .flat_map(|i| format!("line {i} says {}\n", i.wrapping_mul(2_654_435_761)).into_bytes())
-        .collect()
 }
 
 /// A tree of files, of the first or of the second version.

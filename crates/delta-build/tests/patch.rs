@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panic")]
 
+mod samples;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
@@ -15,6 +17,8 @@ use system_image_delta::patch::{
 use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
 use system_image_delta_build::patch::{MakeError, Options, make};
+
+use samples::{noise, text};
 
 const OPTIONS: Options = Options {
     memory: 90 << 20,
@@ -50,25 +54,6 @@ fn tar(members: &[(&str, &[u8])], time: u64) -> Vec<u8> {
         writer.member(&header, &mut &**content).unwrap();
     }
     writer.finish().unwrap().0
-}
-
-/// Bytes that do not repeat, and pack badly.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(|_| next()).collect()
-}
-
-/// Text of which no line comes twice.
-fn text(lines: std::ops::Range<u32>) -> Vec<u8> {
-    lines
-        .flat_map(|i| format!("line {i} says {}\n", i.wrapping_mul(2_654_435_761)).into_bytes())
-        .collect()
 }
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
