@@ -60,6 +60,7 @@ fn made(old: &[u8], new: &[u8], pair: &Pair) -> Result<Made, TooLarge> {
         Matcher::new(&old)?.steps(&masked(new, &pair.new))
     };
     let mut copies = pieces(&steps, 0, 0);
+    let targets = changed(new, 0, 0, &pair.new, &Target(None));
     // Those that are pointed into first, since where they go tells what others point to.
     for is_first in [true, false] {
         let of = pair
@@ -72,9 +73,8 @@ fn made(old: &[u8], new: &[u8], pair: &Pair) -> Result<Made, TooLarge> {
         }
         let projection = projection(&copies);
         let old = changed(old, 0, 0, &pair.old, &Target(Some(&projection)));
-        let new = changed(new, 0, 0, &pair.new, &Target(None));
         copies = outside(&copies, &of);
-        copies.extend(tables(&old, &new, &of)?);
+        copies.extend(tables(&old, &targets, &of)?);
         copies.sort_unstable();
     }
     let copies = joined(copies, new.len());
