@@ -82,7 +82,7 @@ fn filtered(program: &str, told: &[&str], plain: &[u8]) -> Vec<u8> {
 }
 
 fn packed(codec: Codec, plain: &[u8]) -> Vec<u8> {
-    let mut remaker = Remaker::new(codec, plain.len() as u64).unwrap();
+    let mut remaker = Remaker::new(codec, plain.len() as u64, u64::MAX).unwrap();
     let mut out = Vec::new();
     remaker.push(plain, &mut out).unwrap();
     remaker.finish(&mut out).unwrap();

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::iter::Peekable;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::header::DIGEST;
@@ -525,9 +526,9 @@ fn prove(
         used: header.base_digests.iter().map(|_| false.into()).collect(),
     };
     let mut remade = remade.iter();
-    let mut known = |codec, len| {
+    let mut known = |codec, len, memory| {
         let Some((digest, range)) = remade.next().ok_or(CodecError::Unknown)? else {
-            return Remaker::new(codec, len);
+            return Remaker::new(codec, len, memory);
         };
         let packed = plan::read(target, range).map_err(CodecError::Read)?;
         Ok(Remaker::known(*digest, packed))
@@ -537,7 +538,7 @@ fn prove(
         .map_err(MakeError::Proof)?;
     header.work = applied.work;
     for (digest, used) in header.base_digests.iter_mut().zip(watched.used) {
-        if !used.get() {
+        if !used.into_inner() {
             *digest = None;
         }
     }
@@ -547,7 +548,7 @@ fn prove(
 /// A base that notes which of its blocks are read.
 struct Watched<'a> {
     base: &'a File,
-    used: Vec<std::cell::Cell<bool>>,
+    used: Vec<AtomicBool>,
 }
 
 impl ReadAt for Watched<'_> {
@@ -555,7 +556,7 @@ impl ReadAt for Watched<'_> {
         let end = offset + buffer.len() as u64;
         for block in offset >> BASE_BLOCK..end.div_ceil(1 << BASE_BLOCK) {
             if let Some(used) = usize::try_from(block).ok().and_then(|at| self.used.get(at)) {
-                used.set(true);
+                used.store(true, Ordering::Relaxed);
             }
         }
         ReadAt::read_exact_at(self.base, buffer, offset)

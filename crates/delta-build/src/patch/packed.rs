@@ -277,7 +277,8 @@ fn candidates(codec: Codec) -> Vec<Codec> {
 /// Whether `plain` becomes `packed`. Stops at the first wrong byte.
 pub(crate) fn makes(codec: Codec, plain: &[u8], packed: &[u8]) -> bool {
     const AT_ONCE: usize = 128 << 10;
-    let Ok(mut remaker) = Remaker::new(codec, plain.len() as u64) else {
+    let len = plain.len() as u64;
+    let Ok(mut remaker) = Remaker::new(codec, len, Remaker::memory(codec, len)) else {
         return false;
     };
     let mut left = packed;

@@ -3,20 +3,18 @@
 use std::io::{self, Read};
 use std::thread;
 
-use crate::patch::base::{Base, ReadAt, at_once};
+use crate::patch::base;
+use crate::patch::base::{Base, Checks, ReadAt, at_once};
 use crate::patch::blocks::{self, Blocks, Output, Written, is_whole};
 use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
-use crate::patch::pointers::{Places, Pointers};
-use crate::patch::projection::{Move, Projection};
 use crate::patch::remake::Remaker;
-use crate::patch::residues::Residues;
+use crate::patch::runs::{MEMORY_OF_POINTERS, POINTERS, Run, Runs};
 use crate::patch::space::Space;
-use crate::patch::streams::{KINDS, PatchReadError, Stream, Streams};
-use crate::patch::varint;
+use crate::patch::streams::{PatchReadError, Streams};
 use crate::patch::view::Origin;
 
-/// How much of a packed member is made at once, in bytes.
+/// How much is made at once in a buffer, in bytes.
 const MADE_AT_ONCE: usize = 64 << 10;
 
 /// What a device allows.
@@ -137,7 +135,8 @@ impl<R: Read> Patch<R> {
         Self::streams_memory(&header.dictionaries)
             .saturating_add(blocks::AT_ONCE * target_block)
             .saturating_add(digests as u64)
-            .saturating_add(3 * MADE_AT_ONCE as u64)
+            .saturating_add(base::MEMORY)
+            .saturating_add(MADE_AT_ONCE as u64)
     }
 
     /// Makes the target. Nothing is written before it is known to be right, block by block; after
@@ -148,17 +147,30 @@ impl<R: Read> Patch<R> {
         output: &mut dyn Output,
         limits: Limits,
     ) -> Result<Applied, ApplyError> {
-        self.apply_with(base, output, limits, &mut Remaker::new)
+        self.run(base, output, limits, &mut Remaker::new, true)
     }
 
-    /// The same with members packed again by what `remaker` gives for a codec and a plain length:
-    /// for builders, which have packed them before and need not do so again.
+    /// The same with members packed again by what `remaker` gives for a codec, a plain length and
+    /// the memory that it may take:
+    /// for builders, which have packed them before and need not do so again. Of the base nothing is
+    /// read but what is used.
     pub fn apply_with(
         self,
         base: &dyn ReadAt,
         output: &mut dyn Output,
         limits: Limits,
-        remaker: &mut dyn FnMut(Codec, u64) -> Result<Remaker, CodecError>,
+        remaker: &mut dyn FnMut(Codec, u64, u64) -> Result<Remaker, CodecError>,
+    ) -> Result<Applied, ApplyError> {
+        self.run(base, output, limits, remaker, false)
+    }
+
+    fn run(
+        self,
+        base: &dyn ReadAt,
+        output: &mut dyn Output,
+        limits: Limits,
+        remaker: &mut dyn FnMut(Codec, u64, u64) -> Result<Remaker, CodecError>,
+        checks_ahead: bool,
     ) -> Result<Applied, ApplyError> {
         let header = self.header;
         let mut required = header.required.iter();
@@ -182,39 +194,41 @@ impl<R: Read> Patch<R> {
         let Some(memory) = header.memory.checked_sub(fixed) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
-        let base = Base::new(
+        let checks = Checks::new(
             base,
             header.base.len,
             header.base_block,
             header.base_digests,
         );
         let streams = Streams::new(self.body, &header.dictionaries)?;
-        let space = Space::new(base, header.work);
         let written = Written::new(output);
         let work = thread::scope(|scope| {
             let (blocks, checker) = Blocks::new(&written, header.target.len, header.target_block);
             let thread = scope.spawn(|| checker.run(&written, &header.target_digests));
+            if checks_ahead {
+                scope.spawn(|| checks.run_ahead());
+            }
             let mut applier = Applier {
-                streams,
-                space,
+                runs: Runs::new(streams),
+                space: Space::new(Base::new(&checks), header.work),
                 blocks,
                 memory,
                 remaker,
-                position: 0,
-                residues: Residues::default(),
                 has_pointers,
-                pointers_fit: false,
             };
             applier.share(memory);
-            while applier.part()? {}
-            applier.streams.finish()?;
+            let mut buffer = vec![0; MADE_AT_ONCE];
+            while applier.part(&mut buffer)? {}
+            applier.runs.finish()?;
+            let work = applier.space.work();
+            drop(applier.space);
             applier.blocks.finish()?;
             let digest = thread.join().expect("it does not panic");
             if let Some(failed) = written.failure() {
                 return Err(failed);
             }
             is_whole(digest, &header.target)?;
-            Ok(applier.space.work())
+            Ok(work)
         })?;
         Ok(Applied {
             bytes: header.target.len,
@@ -229,75 +243,37 @@ fn is_known(feature: &str) -> bool {
 }
 
 struct Applier<'a, R> {
-    streams: Streams<R>,
+    runs: Runs<R>,
     space: Space<'a>,
     blocks: Blocks<'a>,
     /// Memory beside what is fixed, in bytes.
     memory: u64,
     /// What packs members again.
-    remaker: &'a mut dyn FnMut(Codec, u64) -> Result<Remaker, CodecError>,
-    /// Where the next copy comes from unless it says otherwise, and as far as they were read.
-    position: u64,
-    residues: Residues,
+    remaker: &'a mut dyn FnMut(Codec, u64, u64) -> Result<Remaker, CodecError>,
     /// Whether the header says that there are runs with pointers.
     has_pointers: bool,
-    /// Whether there is memory for them in this part.
-    pointers_fit: bool,
-}
-
-/// What comes next within a run.
-#[derive(Clone, Copy)]
-enum Piece {
-    /// So many bytes.
-    Literal(u64),
-    /// So many bytes from this address on.
-    Copy(u64, u64),
-}
-
-/// The pieces of a run, in the order in which they are told.
-struct Pieces {
-    left: u64,
-    copy_is_next: bool,
-}
-
-/// A run of one kind.
-struct Run {
-    kind: u8,
-    len: u64,
-    /// Its pointers, if it has some.
-    program: Option<Program>,
-}
-
-/// A run whose copies have pointers.
-struct Program {
-    pointers: Pointers,
-    projection: Projection,
-    /// Where the old file begins.
-    origin: u64,
-    /// All pieces of the run.
-    pieces: std::vec::IntoIter<Piece>,
 }
 
 impl<R: Read> Applier<'_, R> {
     /// Makes one part; whether there may be more.
-    fn part(&mut self) -> Result<bool, ApplyError> {
-        match self.control()? {
+    fn part(&mut self, buffer: &mut [u8]) -> Result<bool, ApplyError> {
+        match self.runs.control()? {
             0 => return Ok(false),
-            1 => self.plain()?,
+            1 => self.plain(buffer)?,
             2 => {
-                let len = self.control()?;
-                let codec = Codec::get(|| self.control())?;
-                self.packed(len, codec)?;
+                let len = self.runs.control()?;
+                let codec = Codec::get(|| self.runs.control())?;
+                self.packed(len, codec, buffer)?;
             }
             3 => {
-                let origin = match self.control()? {
+                let origin = match self.runs.control()? {
                     0 => Origin::Base,
                     1 => Origin::Target,
                     _ => return Err(ApplyError::damaged("a view of something unknown")),
                 };
-                let range = (self.control()?, self.control()?);
-                let plain_len = self.control()?;
-                let codec = Codec::get(|| self.control())?;
+                let range = (self.runs.control()?, self.runs.control()?);
+                let plain_len = self.runs.control()?;
+                let codec = Codec::get(|| self.runs.control())?;
                 self.space.open(origin, range, codec, plain_len)?;
             }
             _ => return Err(ApplyError::damaged("a part of unknown meaning")),
@@ -305,79 +281,16 @@ impl<R: Read> Applier<'_, R> {
         Ok(true)
     }
 
-    fn control(&mut self) -> Result<u64, ApplyError> {
-        Ok(self.streams.number(Stream::Control)?)
-    }
-
-    /// Reads what a run is: its kind, its length, and its pointers.
-    fn run(&mut self) -> Result<Run, ApplyError> {
-        let kind = self.control()?;
-        let len = self.control()?;
-        let program = if kind & WITH_POINTERS == 0 {
-            None
-        } else {
-            Some(self.program(len)?)
-        };
-        let kind = u8::try_from(kind & !WITH_POINTERS).ok();
-        let kind = kind.filter(|&kind| kind < KINDS);
-        Ok(Run {
-            kind: kind.ok_or(ApplyError::damaged("a kind of content that is unknown"))?,
-            len,
-            program,
-        })
-    }
-
-    /// Reads the pointers of a run of `len` bytes, and what the run is made of.
-    fn program(&mut self, len: u64) -> Result<Program, ApplyError> {
-        let copies = self.control()?;
-        if copies > MOST_COPIES || !self.pointers_fit {
-            return Err(ApplyError::damaged("it needs more memory than it says"));
-        }
-        let origin = varint::unfold(self.control()?);
-        let origin = self.position.checked_add_signed(origin);
-        let pointers = Pointers::get(|| self.control())?;
-        let (Some(origin), Some(pointers)) = (origin, pointers) else {
-            return Err(ApplyError::damaged("pointers"));
-        };
-        let copies = usize::try_from(copies).expect("there are few");
-        let mut all = Vec::with_capacity(2 * copies + 1);
-        let mut moves = Vec::with_capacity(copies);
-        let mut pieces = Pieces::new(len);
-        let mut new = 0;
-        while let Some(piece) = self.next(&mut pieces)? {
-            all.push(piece);
-            new += match piece {
-                Piece::Literal(len) => len,
-                Piece::Copy(len, from) => {
-                    let old = from.wrapping_sub(origin);
-                    moves.push(Move { old, len, new });
-                    len
-                }
-            };
-            if moves.len() > copies {
-                return Err(ApplyError::damaged("the number of copies"));
-            }
-        }
-        Ok(Program {
-            pointers,
-            projection: Projection::new(moves),
-            origin,
-            pieces: all.into_iter(),
-        })
-    }
-
     /// Makes a run of the target.
-    fn plain(&mut self) -> Result<(), ApplyError> {
-        let mut run = self.run()?;
+    fn plain(&mut self, buffer: &mut [u8]) -> Result<(), ApplyError> {
+        let mut run = self.runs.run()?;
         if run.program.is_some() {
-            let mut buffer = vec![0; MADE_AT_ONCE];
-            return self.through(&mut run, &mut buffer, |blocks, bytes| {
+            return self.through(&mut run, buffer, |blocks, bytes| {
                 blocks.write(bytes)?;
                 Ok(())
             });
         }
-        let mut pieces = Pieces::new(run.len);
-        while let Some(piece) = self.next(&mut pieces)? {
+        while let Some(piece) = self.runs.piece(&mut run)? {
             let (mut left, mut from) = piece.parts();
             while left > 0 {
                 let in_base =
@@ -386,20 +299,18 @@ impl<R: Read> Applier<'_, R> {
                     && !in_base
                 {
                     // What lends the room is also read from: this goes through a buffer.
-                    let mut buffer = [0; COPIED_AT_ONCE];
-                    let len = at_once(left, COPIED_AT_ONCE);
-                    let buffer = &mut buffer[..len];
-                    self.copy(buffer, from, run.kind)?;
-                    self.blocks.write(buffer)?;
+                    let len = at_once(left, buffer.len());
+                    self.copy(&run, &mut buffer[..len], from)?;
+                    self.blocks.write(&buffer[..len])?;
                     len
                 } else {
                     let room = self.blocks.room(left)?;
                     let len = room.len();
                     if let Some(from) = from {
                         self.space.read_base(room, from)?;
-                        self.residues.add(&mut self.streams, run.kind, room)?;
+                        self.runs.add(&run, room)?;
                     } else {
-                        self.streams.read(Stream::Literal(run.kind), room)?;
+                        self.runs.literal(&run, room)?;
                     }
                     self.blocks.filled(len)?;
                     len
@@ -412,23 +323,22 @@ impl<R: Read> Applier<'_, R> {
     }
 
     /// Makes `len` bytes, run by run, and packs them.
-    fn packed(&mut self, len: u64, codec: Codec) -> Result<(), ApplyError> {
-        let encoder = Remaker::memory(codec, len);
+    fn packed(&mut self, len: u64, codec: Codec, buffer: &mut [u8]) -> Result<(), ApplyError> {
+        let encoder = Remaker::memory_of(codec, len, self.memory);
         let Some(memory) = self.memory.checked_sub(encoder) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
         self.share(memory);
-        let mut remaker = (self.remaker)(codec, len)?;
-        let mut buffer = vec![0; MADE_AT_ONCE];
+        let mut remaker = (self.remaker)(codec, len, encoder)?;
         let mut out = Vec::new();
         let mut left = len;
         while left > 0 {
-            let mut run = self.run()?;
+            let mut run = self.runs.run()?;
             if run.len == 0 || run.len > left {
                 return Err(ApplyError::damaged("a length within a packed part"));
             }
             left -= run.len;
-            self.through(&mut run, &mut buffer, |blocks, bytes| {
+            self.through(&mut run, buffer, |blocks, bytes| {
                 remaker.push(bytes, &mut out)?;
                 blocks.write(&out)?;
                 out.clear();
@@ -446,7 +356,7 @@ impl<R: Read> Applier<'_, R> {
     fn share(&mut self, memory: u64) {
         let rest = memory.checked_sub(MEMORY_OF_POINTERS);
         let rest = rest.filter(|_| self.has_pointers);
-        self.pointers_fit = rest.is_some();
+        self.runs.pointers_fit = rest.is_some();
         self.space.remember(rest.unwrap_or(memory));
     }
 
@@ -457,35 +367,25 @@ impl<R: Read> Applier<'_, R> {
         buffer: &mut [u8],
         mut take: impl FnMut(&mut Blocks<'_>, &[u8]) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
-        let mut pieces = Pieces::new(run.len);
         let mut new = 0;
-        loop {
-            let piece = match &mut run.program {
-                Some(program) => program.pieces.next(),
-                None => self.next(&mut pieces)?,
-            };
-            let Some(piece) = piece else {
-                return Ok(());
-            };
+        while let Some(piece) = self.runs.piece(run)? {
             let (mut left, mut from) = piece.parts();
             while left > 0 {
                 let len = at_once(left, buffer.len());
                 let bytes = &mut buffer[..len];
                 let done = match (from, &run.program) {
                     (None, _) => {
-                        self.streams.read(Stream::Literal(run.kind), bytes)?;
+                        self.runs.literal(run, bytes)?;
                         len
                     }
                     (Some(from), None) => {
-                        self.copy(bytes, from, run.kind)?;
+                        self.copy(run, bytes, from)?;
                         len
                     }
                     (Some(from), Some(program)) => {
                         self.space.read(bytes, from, &self.blocks)?;
-                        let old = from.wrapping_sub(program.origin);
-                        let done = program.change(bytes, Places { old, new }, left > len as u64);
-                        let done_bytes = &mut bytes[..done];
-                        self.residues.add(&mut self.streams, run.kind, done_bytes)?;
+                        let done = program.change(bytes, from, new, left > len as u64);
+                        self.runs.add(run, &mut bytes[..done])?;
                         done
                     }
                 };
@@ -495,87 +395,12 @@ impl<R: Read> Applier<'_, R> {
                 from = from.map(|from| from + done as u64);
             }
         }
+        Ok(())
     }
 
     /// Fills `buffer` with bytes of a copy.
-    fn copy(&mut self, buffer: &mut [u8], from: u64, kind: u8) -> Result<(), ApplyError> {
+    fn copy(&mut self, run: &Run, buffer: &mut [u8], from: u64) -> Result<(), ApplyError> {
         self.space.read(buffer, from, &self.blocks)?;
-        self.residues.add(&mut self.streams, kind, buffer)
-    }
-
-    fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, ApplyError> {
-        while pieces.left > 0 {
-            let copy_is_next = pieces.copy_is_next;
-            pieces.copy_is_next = !copy_is_next;
-            let stream = if copy_is_next {
-                Stream::Copies
-            } else {
-                Stream::Literals
-            };
-            let len = self.streams.number(stream)?;
-            if len > pieces.left || copy_is_next && len == 0 {
-                return Err(ApplyError::damaged("a length within a part"));
-            }
-            pieces.left -= len;
-            if copy_is_next {
-                let by = varint::unfold(self.streams.number(Stream::Positions)?);
-                let from = self.position.checked_add_signed(by);
-                let end = from.and_then(|from| from.checked_add(len));
-                let (Some(from), Some(end)) = (from, end) else {
-                    return Err(ApplyError::damaged("it copies from nowhere"));
-                };
-                self.position = end;
-                return Ok(Some(Piece::Copy(len, from)));
-            }
-            // It mostly stands for as many bytes of the base.
-            let position = self.position.checked_add(len);
-            self.position = position.ok_or(ApplyError::damaged("it copies from nowhere"))?;
-            if len > 0 {
-                return Ok(Some(Piece::Literal(len)));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// What is added to the number of a kind if its run has pointers.
-pub const WITH_POINTERS: u64 = 8;
-
-/// The feature of patches that have such runs.
-pub const POINTERS: &str = "pointers";
-
-/// Most copies of a run with pointers.
-pub const MOST_COPIES: u64 = 48 << 10;
-
-/// What a run with pointers takes, in bytes: three numbers for each piece of it and for where each
-/// copy went, and its ranges and layouts.
-pub const MEMORY_OF_POINTERS: u64 = MOST_COPIES * 72 + (256 << 10);
-
-/// How much is copied through a buffer at once, in bytes.
-const COPIED_AT_ONCE: usize = 8 << 10;
-
-impl Pieces {
-    const fn new(left: u64) -> Self {
-        Self {
-            left,
-            copy_is_next: false,
-        }
-    }
-}
-
-impl Piece {
-    /// Its length, and where it is copied from if it is.
-    const fn parts(self) -> (u64, Option<u64>) {
-        match self {
-            Self::Literal(len) => (len, None),
-            Self::Copy(len, from) => (len, Some(from)),
-        }
-    }
-}
-
-impl Program {
-    fn change(&self, bytes: &mut [u8], places: Places, follows: bool) -> usize {
-        self.pointers
-            .change(bytes, places, follows, &self.projection)
+        self.runs.add(run, buffer)
     }
 }

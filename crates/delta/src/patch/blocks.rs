@@ -55,6 +55,8 @@ struct State<'a> {
     end: u64,
     /// Why no more will be written.
     failed: Option<ApplyError>,
+    /// Whether no more will be written.
+    is_over: bool,
 }
 
 impl<'a> Written<'a> {
@@ -64,6 +66,7 @@ impl<'a> Written<'a> {
                 output,
                 end: 0,
                 failed: None,
+                is_over: false,
             }),
             changed: Condvar::new(),
         }
@@ -106,11 +109,24 @@ impl<'a> Written<'a> {
             if let Some(failed) = state.failed.take() {
                 return Err(failed);
             }
+            if state.is_over {
+                return Err(ApplyError::Write(io::ErrorKind::BrokenPipe.into()));
+            }
             let waited = self.changed.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
         let read = state.output.read_exact_at(buffer, offset);
         read.map_err(ApplyError::ReadBack)
+    }
+}
+
+/// Tells that no more will be written, even if that is for a panic: nobody waits for it then.
+struct Over<'w, 'a>(&'w Written<'a>);
+
+impl Drop for Over<'_, '_> {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.changed.notify_all();
     }
 }
 
@@ -124,6 +140,7 @@ impl Checker {
     /// Checks blocks as they come and writes them, until no more come or one is wrong. The digest
     /// of all that came.
     pub(crate) fn run(self, written: &Written<'_>, digests: &[BlockDigest]) -> Sha256 {
+        let _over = Over(written);
         let mut whole = Sha256::new();
         // The digest of a whole block that is empty: much of a file system is.
         let mut blank = None;

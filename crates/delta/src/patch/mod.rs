@@ -13,11 +13,13 @@ mod blocks;
 pub mod codec;
 pub mod header;
 mod inodes;
+mod lz4_legacy;
 mod pages;
 pub mod pointers;
 mod projection;
 mod remake;
 mod residues;
+mod runs;
 mod space;
 mod streams;
 mod unpack;
@@ -26,9 +28,7 @@ mod view;
 mod xz;
 mod zstd_1_5_7;
 
-pub use apply::{
-    Applied, ApplyError, Limits, MEMORY_OF_POINTERS, MOST_COPIES, POINTERS, Patch, WITH_POINTERS,
-};
+pub use apply::{Applied, ApplyError, Limits, Patch};
 pub use base::ReadAt;
 pub use blocks::Output;
 pub use codec::{Codec, CodecError};
@@ -36,6 +36,7 @@ pub use header::{Header, HeaderError, Identity};
 pub use inodes::crc32c;
 pub use projection::{Move, Projection};
 pub use remake::Remaker;
+pub use runs::{MEMORY_OF_POINTERS, MOST_COPIES, POINTERS, WITH_POINTERS};
 pub use streams::{KINDS, LONGEST_PIECE, PatchReadError, Stream};
 pub use unpack::{LZ4_MAGIC, Unpacker};
 pub use xz::{XZ_DICTIONARIES, Xz, XzCheck};

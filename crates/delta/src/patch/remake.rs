@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use lz4::block::CompressionMode;
 use sha2::{Digest, Sha256};
 use system_image_gzip::{Encoder, Level};
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
@@ -10,7 +9,8 @@ use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
 use crate::patch::inodes::Inodes;
-use crate::patch::unpack::{LZ4_BLOCK, LZ4_MAGIC, ZSTD_BLOCK_WINDOW};
+use crate::patch::lz4_legacy;
+use crate::patch::unpack::ZSTD_BLOCK_WINDOW;
 use crate::patch::xz;
 use crate::patch::zstd_1_5_7;
 
@@ -39,11 +39,7 @@ enum Form {
         /// Whether the frame is complete. One more call would begin another.
         is_complete: bool,
     },
-    Lz4 {
-        level: u8,
-        begun: bool,
-        plain: Vec<u8>,
-    },
+    Lz4(lz4_legacy::Encoder),
     Deflate(Box<Encoder<Vec<u8>>>),
     ZstdBlock {
         level: u8,
@@ -60,7 +56,7 @@ impl std::fmt::Debug for Form {
             Self::Stored => "Stored",
             Self::Known { .. } => "Known",
             Self::Zstd { .. } => "Zstd",
-            Self::Lz4 { .. } => "Lz4",
+            Self::Lz4(_) => "Lz4",
             Self::Deflate(_) => "Deflate",
             Self::ZstdBlock { .. } => "ZstdBlock",
             Self::Ext4Inodes(_) => "Ext4Inodes",
@@ -71,8 +67,8 @@ impl std::fmt::Debug for Form {
 }
 
 impl Remaker {
-    /// Begins with a member of `len` plain bytes.
-    pub fn new(codec: Codec, len: u64) -> Result<Self, CodecError> {
+    /// Begins with a member of `len` plain bytes, with as much memory as [`Self::memory_of`] tells.
+    pub fn new(codec: Codec, len: u64, memory: u64) -> Result<Self, CodecError> {
         Ok(Self(match codec {
             Codec::Stored => Form::Stored,
             Codec::Zstd {
@@ -93,11 +89,7 @@ impl Remaker {
                     is_complete: false,
                 }
             }
-            Codec::Lz4Legacy { level } => Form::Lz4 {
-                level,
-                begun: false,
-                plain: Vec::new(),
-            },
+            Codec::Lz4Legacy { level } => Form::Lz4(lz4_legacy::Encoder::new(level, memory)),
             Codec::Deflate { flavour, level } => {
                 let level = Level::new(level).ok_or(CodecError::Unknown)?;
                 Form::Deflate(Box::new(Encoder::with_flavour(flavour, level, Vec::new())))
@@ -126,7 +118,16 @@ impl Remaker {
         })
     }
 
-    /// What packing a member of `len` plain bytes takes in memory, in bytes.
+    /// What packing a member of `len` plain bytes takes in memory where so much is left for it and for
+    /// all else, in bytes. It is never less than [`Self::memory`].
+    pub fn memory_of(codec: Codec, len: u64, left: u64) -> u64 {
+        match codec {
+            Codec::Lz4Legacy { .. } => lz4_legacy::memory(len, left),
+            _ => Self::memory(codec, len),
+        }
+    }
+
+    /// What packing a member of `len` plain bytes takes in memory at least, in bytes.
     pub fn memory(codec: Codec, len: u64) -> u64 {
         match codec {
             Codec::Stored => 0,
@@ -136,7 +137,7 @@ impl Remaker {
                 // Less than a job needs no more than its input, its tables and its output.
                 (*most).min(len.saturating_mul(4).saturating_add(16 << 20))
             }
-            Codec::Lz4Legacy { .. } => 2 * (LZ4_BLOCK as u64) + (512 << 10),
+            Codec::Lz4Legacy { .. } => lz4_legacy::LEAST_MEMORY,
             Codec::Deflate { .. } => 512 << 10,
             // Tables as large as the block, and the block on both sides.
             Codec::Ext4Inodes { .. } => 256 << 10,
@@ -171,20 +172,7 @@ impl Remaker {
                     bytes = &bytes[took..];
                 }
             }
-            Form::Lz4 {
-                level,
-                begun,
-                plain,
-            } => {
-                while !bytes.is_empty() {
-                    let len = bytes.len().min(LZ4_BLOCK - plain.len());
-                    plain.extend_from_slice(&bytes[..len]);
-                    bytes = &bytes[len..];
-                    if plain.len() == LZ4_BLOCK {
-                        lz4_block(*level, begun, plain, out)?;
-                    }
-                }
-            }
+            Form::Lz4(encoder) => encoder.push(bytes, out)?,
             Form::Deflate(encoder) => {
                 encoder.write_all(bytes).map_err(|_| DEFLATE)?;
                 out.append(encoder.get_mut());
@@ -235,11 +223,7 @@ impl Remaker {
                 }
                 Ok(())
             }
-            Form::Lz4 {
-                level,
-                mut begun,
-                mut plain,
-            } => lz4_block(level, &mut begun, &mut plain, out),
+            Form::Lz4(encoder) => encoder.finish(out),
             Form::Deflate(encoder) => {
                 out.append(&mut encoder.finish().map_err(|_| DEFLATE)?);
                 Ok(())
@@ -292,32 +276,6 @@ fn zstd_step(
     Ok((took, left))
 }
 
-fn lz4_block(
-    level: u8,
-    begun: &mut bool,
-    plain: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> Result<(), CodecError> {
-    if !std::mem::replace(begun, true) {
-        out.extend_from_slice(&LZ4_MAGIC);
-    }
-    if plain.is_empty() {
-        return Ok(());
-    }
-    let failed = |_| CodecError::Pack("LZ4 takes no more");
-    let most = lz4::block::compress_bound(plain.len()).map_err(failed)?;
-    let head = out.len();
-    out.resize(head + 4 + most, 0);
-    let how = CompressionMode::HIGHCOMPRESSION(level.into());
-    let len = lz4::block::compress_to_buffer(plain, Some(how), false, &mut out[head + 4..])
-        .map_err(failed)?;
-    let packed = u32::try_from(len).map_err(|_| CodecError::Pack("a block is too long"))?;
-    out[head..head + 4].copy_from_slice(&packed.to_le_bytes());
-    out.truncate(head + 4 + len);
-    plain.clear();
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,7 +307,7 @@ mod tests {
             let told = Remaker::memory(codec, plain.len() as u64);
             assert!(taken as u64 <= told, "{level} {log}: {taken} {told}");
         }
-        let long = Remaker::new(Codec::ZstdBlock { level: 1 }, (1 << 20) + 1);
+        let long = Remaker::new(Codec::ZstdBlock { level: 1 }, (1 << 20) + 1, u64::MAX);
         assert!(long.is_err());
     }
 
@@ -366,7 +324,7 @@ mod tests {
             },
         ] {
             let made = |cut: usize| {
-                let mut remaker = Remaker::new(codec, plain.len() as u64).unwrap();
+                let mut remaker = Remaker::new(codec, plain.len() as u64, u64::MAX).unwrap();
                 let mut out = Vec::new();
                 for bytes in plain.chunks(cut) {
                     remaker.push(bytes, &mut out).unwrap();

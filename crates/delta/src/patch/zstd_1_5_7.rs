@@ -365,7 +365,7 @@ mod tests {
     }
 
     fn packed(how: Zstd157, plain: &[u8], at_once: usize) -> Vec<u8> {
-        let mut remaker = Remaker::new(Codec::Zstd157(how), plain.len() as u64).unwrap();
+        let mut remaker = Remaker::new(Codec::Zstd157(how), plain.len() as u64, u64::MAX).unwrap();
         let mut out = Vec::new();
         for bytes in plain.chunks(at_once) {
             remaker.push(bytes, &mut out).unwrap();

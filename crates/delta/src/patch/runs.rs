@@ -1,0 +1,229 @@
+//! Runs: what they are made of, as the patch tells it, piece by piece.
+
+use std::io::Read;
+
+use crate::patch::apply::ApplyError;
+use crate::patch::pointers::{Places, Pointers};
+use crate::patch::projection::{Move, Projection};
+use crate::patch::residues::Residues;
+use crate::patch::streams::{KINDS, Stream, Streams};
+use crate::patch::varint;
+
+/// What is added to the number of a kind if its run has pointers.
+pub const WITH_POINTERS: u64 = 8;
+
+/// The feature of patches that have such runs.
+pub const POINTERS: &str = "pointers";
+
+/// Most copies of a run with pointers.
+pub const MOST_COPIES: u64 = 48 << 10;
+
+/// What a run with pointers takes, in bytes: three numbers for each piece of it and for where each
+/// copy went, and its ranges and layouts.
+pub const MEMORY_OF_POINTERS: u64 = MOST_COPIES * 72 + (256 << 10);
+
+/// What a patch says of its runs.
+pub(crate) struct Runs<R> {
+    streams: Streams<R>,
+    /// Where the next copy comes from unless it says otherwise, and as far as they were read.
+    position: u64,
+    residues: Residues,
+    /// Whether there is memory for pointers.
+    pub(crate) pointers_fit: bool,
+}
+
+/// A run of one kind.
+pub(crate) struct Run {
+    kind: u8,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    pieces: Pieces,
+    /// Its pointers, if it has some.
+    pub(crate) program: Option<Program>,
+}
+
+/// What comes next within a run.
+#[derive(Clone, Copy)]
+pub(crate) enum Piece {
+    /// So many bytes.
+    Literal(u64),
+    /// So many bytes from this address on.
+    Copy(u64, u64),
+}
+
+/// The pieces of a run, in the order in which they are told.
+struct Pieces {
+    left: u64,
+    copy_is_next: bool,
+}
+
+/// A run whose copies have pointers.
+pub(crate) struct Program {
+    pointers: Pointers,
+    projection: Projection,
+    /// Where the old file begins.
+    origin: u64,
+    /// All pieces of the run.
+    pieces: std::vec::IntoIter<Piece>,
+}
+
+impl<R: Read> Runs<R> {
+    pub(crate) fn new(streams: Streams<R>) -> Self {
+        Self {
+            streams,
+            position: 0,
+            residues: Residues::default(),
+            pointers_fit: false,
+        }
+    }
+
+    /// The next number of the control stream.
+    pub(crate) fn control(&mut self) -> Result<u64, ApplyError> {
+        Ok(self.streams.number(Stream::Control)?)
+    }
+
+    /// Whether the body ends where it should.
+    pub(crate) fn finish(&mut self) -> Result<(), ApplyError> {
+        Ok(self.streams.finish()?)
+    }
+
+    /// Reads what a run is: its kind, its length, and its pointers.
+    pub(crate) fn run(&mut self) -> Result<Run, ApplyError> {
+        let kind = self.control()?;
+        let len = self.control()?;
+        let program = if kind & WITH_POINTERS == 0 {
+            None
+        } else {
+            Some(self.program(len)?)
+        };
+        let kind = u8::try_from(kind & !WITH_POINTERS).ok();
+        let kind = kind.filter(|&kind| kind < KINDS);
+        Ok(Run {
+            kind: kind.ok_or(ApplyError::damaged("a kind of content that is unknown"))?,
+            len,
+            pieces: Pieces::new(len),
+            program,
+        })
+    }
+
+    /// The next piece of a run; nothing behind the last.
+    pub(crate) fn piece(&mut self, run: &mut Run) -> Result<Option<Piece>, ApplyError> {
+        match &mut run.program {
+            Some(program) => Ok(program.pieces.next()),
+            None => self.next(&mut run.pieces),
+        }
+    }
+
+    /// Fills `buffer` with the next bytes of a literal.
+    pub(crate) fn literal(&mut self, run: &Run, buffer: &mut [u8]) -> Result<(), ApplyError> {
+        Ok(self.streams.read(Stream::Literal(run.kind), buffer)?)
+    }
+
+    /// Adds residues to the next copied bytes.
+    pub(crate) fn add(&mut self, run: &Run, copied: &mut [u8]) -> Result<(), ApplyError> {
+        self.residues.add(&mut self.streams, run.kind, copied)
+    }
+
+    /// Reads the pointers of a run of `len` bytes, and what the run is made of.
+    fn program(&mut self, len: u64) -> Result<Program, ApplyError> {
+        let copies = self.control()?;
+        if copies > MOST_COPIES || !self.pointers_fit {
+            return Err(ApplyError::damaged("it needs more memory than it says"));
+        }
+        let origin = varint::unfold(self.control()?);
+        let origin = self.position.checked_add_signed(origin);
+        let pointers = Pointers::get(|| self.control())?;
+        let (Some(origin), Some(pointers)) = (origin, pointers) else {
+            return Err(ApplyError::damaged("pointers"));
+        };
+        let copies = usize::try_from(copies).expect("there are few");
+        let mut all = Vec::with_capacity(2 * copies + 1);
+        let mut moves = Vec::with_capacity(copies);
+        let mut pieces = Pieces::new(len);
+        let mut new = 0;
+        while let Some(piece) = self.next(&mut pieces)? {
+            all.push(piece);
+            new += match piece {
+                Piece::Literal(len) => len,
+                Piece::Copy(len, from) => {
+                    let old = from.wrapping_sub(origin);
+                    moves.push(Move { old, len, new });
+                    len
+                }
+            };
+            if moves.len() > copies {
+                return Err(ApplyError::damaged("the number of copies"));
+            }
+        }
+        Ok(Program {
+            pointers,
+            projection: Projection::new(moves),
+            origin,
+            pieces: all.into_iter(),
+        })
+    }
+
+    fn next(&mut self, pieces: &mut Pieces) -> Result<Option<Piece>, ApplyError> {
+        while pieces.left > 0 {
+            let copy_is_next = pieces.copy_is_next;
+            pieces.copy_is_next = !copy_is_next;
+            let stream = if copy_is_next {
+                Stream::Copies
+            } else {
+                Stream::Literals
+            };
+            let len = self.streams.number(stream)?;
+            if len > pieces.left || copy_is_next && len == 0 {
+                return Err(ApplyError::damaged("a length within a part"));
+            }
+            pieces.left -= len;
+            if copy_is_next {
+                let by = varint::unfold(self.streams.number(Stream::Positions)?);
+                let from = self.position.checked_add_signed(by);
+                let end = from.and_then(|from| from.checked_add(len));
+                let (Some(from), Some(end)) = (from, end) else {
+                    return Err(ApplyError::damaged("it copies from nowhere"));
+                };
+                self.position = end;
+                return Ok(Some(Piece::Copy(len, from)));
+            }
+            // It mostly stands for as many bytes of the base.
+            let position = self.position.checked_add(len);
+            self.position = position.ok_or(ApplyError::damaged("it copies from nowhere"))?;
+            if len > 0 {
+                return Ok(Some(Piece::Literal(len)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Piece {
+    /// Its length, and where it is copied from if it is.
+    pub(crate) const fn parts(self) -> (u64, Option<u64>) {
+        match self {
+            Self::Literal(len) => (len, None),
+            Self::Copy(len, from) => (len, Some(from)),
+        }
+    }
+}
+
+impl Pieces {
+    const fn new(left: u64) -> Self {
+        Self {
+            left,
+            copy_is_next: false,
+        }
+    }
+}
+
+impl Program {
+    /// Changes the pointers in bytes that were copied from an address to a place in the run. How
+    /// many bytes are ready; more of the copy follow, or none.
+    pub(crate) fn change(&self, bytes: &mut [u8], from: u64, new: u64, follows: bool) -> usize {
+        let old = from.wrapping_sub(self.origin);
+        let places = Places { old, new };
+        self.pointers
+            .change(bytes, places, follows, &self.projection)
+    }
+}
