@@ -302,3 +302,38 @@ pub(crate) fn is_whole(digest: Sha256, target: &Identity) -> Result<(), ApplyErr
         Err(ApplyError::Wrong { offset: 0 })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An output that no byte arrives in.
+    struct Panics;
+
+    impl ReadAt for Panics {
+        fn read_exact_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Output for Panics {
+        fn write_all_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+            panic!("told to")
+        }
+    }
+
+    #[test]
+    fn who_reads_what_was_written_does_not_wait_for_a_thread_that_panicked() {
+        let digest = block_digest(&Sha256::digest([0; 1 << 12]));
+        let mut output = Panics;
+        let written = Written::new(&mut output);
+        let (mut blocks, checker) = Blocks::new(&written, 2 << 12, 12);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| checker.run(&written, &[digest; 2]));
+            blocks.write(&[0; 1 << 12]).unwrap();
+            let read = blocks.read(&mut [0], 0);
+            assert!(matches!(read, Err(ApplyError::Write(_))), "{read:?}");
+            assert!(thread.join().is_err());
+        });
+    }
+}
