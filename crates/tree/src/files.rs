@@ -21,10 +21,13 @@ pub struct Access {
 }
 
 impl Root {
-    /// The content of a regular file of at most `longest` bytes; `None` if there is none.
-    pub fn read_file(&self, path: &str, longest: u64) -> io::Result<Option<Vec<u8>>> {
-        let (parent, name) = split(path);
-        let opened = self.handle(parent.as_bytes()).and_then(|parent| {
+    /// Opens a regular file for reading; `None` if there is none.
+    pub fn open_file(&self, path: &[u8]) -> io::Result<Option<File>> {
+        let (parent, name) = match path.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&path[..slash], &path[slash + 1..]),
+            None => (&b""[..], path),
+        };
+        let opened = self.handle(parent).and_then(|parent| {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             Ok(fs::openat(parent, name, flags, Mode::empty())?)
         });
@@ -33,9 +36,14 @@ impl Root {
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        if !file.metadata()?.is_file() {
+        Ok(file.metadata()?.is_file().then_some(file))
+    }
+
+    /// The content of a regular file of at most `longest` bytes; `None` if there is none.
+    pub fn read_file(&self, path: &str, longest: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_file(path.as_bytes())? else {
             return Ok(None);
-        }
+        };
         let mut content = Vec::new();
         file.take(longest + 1).read_to_end(&mut content)?;
         if content.len() as u64 > longest {

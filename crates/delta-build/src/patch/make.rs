@@ -5,19 +5,22 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::iter::Peekable;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
+use system_image_delta::MemberPath;
 use system_image_delta::patch::header::DIGEST;
 use system_image_delta::patch::{
     ApplyError, Codec, CodecError, Header, Identity, Limits, MEMORY_OF_POINTERS, Output, POINTERS,
     Patch, ReadAt, Remaker,
 };
 
+use crate::delta::DeltaError;
 use crate::parallel;
 use crate::patch::body::Packed;
 use crate::patch::emit::{self, Ops, Written};
+use crate::patch::image::Image;
+use crate::patch::kept::{Kept, Tree};
 use crate::patch::matcher::Matcher;
 use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
 use crate::patch::program;
@@ -63,6 +66,9 @@ pub enum MakeError {
     /// One of the images cannot be read.
     #[error("cannot read the images")]
     Read(#[source] io::Error),
+    /// The base is no canonical archive.
+    #[error("the base does not lead to a tree")]
+    Base(#[source] DeltaError),
     /// The patch cannot be written.
     #[error("cannot write the patch")]
     Write(#[source] io::Error),
@@ -78,37 +84,85 @@ pub fn make(
     options: Options,
     out: &mut impl Write,
 ) -> Result<Summary, MakeError> {
+    made(base, None, target, options, out)
+}
+
+/// Writes the patch that makes `target` of the files of a tree to `out`.
+///
+/// `base` is the canonical archive that leads to the tree. Its files below `system/` are used, but
+/// for those that are left out: other archives may have put something else in their place.
+pub fn make_for_tree(
+    base: &File,
+    is_left_out: &dyn Fn(&MemberPath) -> bool,
+    target: &File,
+    options: Options,
+    out: &mut impl Write,
+) -> Result<Summary, MakeError> {
+    let tree = Tree::read(base, is_left_out).map_err(MakeError::Base)?;
+    made(base, Some(&tree), target, options, out)
+}
+
+fn made(
+    base: &File,
+    tree: Option<&Tree>,
+    target: &File,
+    mut options: Options,
+    out: &mut impl Write,
+) -> Result<Summary, MakeError> {
     let base_len = base.metadata().map_err(MakeError::Read)?.len();
     let target_len = target.metadata().map_err(MakeError::Read)?.len();
+    let list = tree.map_or(0, Tree::memory);
+    options.memory = options.memory.saturating_sub(list);
     let spare = options
         .memory
         .saturating_sub(LEAST_PAGES + fixed(target_len));
     let allowed = |codec: Codec, len: u64| Remaker::memory(codec, len) <= spare;
     // The files are read for their digests while it is found out what is in them.
-    let (plan, digests) = std::thread::scope(|scope| {
+    let (plan, target_digests, whole) = std::thread::scope(|scope| {
         let digests = scope.spawn(|| {
-            let base = digests(base, base_len, BASE_BLOCK)?;
-            Ok::<_, io::Error>((base, digests(target, target_len, TARGET_BLOCK)?))
+            let whole = match tree {
+                None => Some(digests(base, base_len, BASE_BLOCK)?),
+                Some(_) => None,
+            };
+            Ok::<_, io::Error>((digests(target, target_len, TARGET_BLOCK)?, whole))
         });
-        let (base, target) = ((base, base_len), (target, target_len));
+        let image = tree.map_or_else(|| Image::read(base, base_len), |tree| tree.image(base));
+        let (base, target) = ((base, base_len, image), (target, target_len));
         let plan = plan::plan(base, target, &allowed, options.threads);
         let digests = digests.join().expect("it does not panic");
-        plan.and_then(|plan| Ok((plan, digests?)))
+        plan.and_then(|plan| {
+            let (target, base) = digests?;
+            Ok((plan, target, base))
+        })
     })
     .map_err(MakeError::Read)?;
     let opened = order(&plan);
+    let (kept, files) = match tree {
+        None => (Kept::all(base_len), None),
+        Some(tree) => {
+            let (kept, files) = tree.used(used(&plan, &opened));
+            (kept, Some(files))
+        }
+    };
+    let old = kept.of(base);
+    let base_digests = match whole {
+        Some(digests) => digests,
+        None => digests(&old, kept.len(), BASE_BLOCK).map_err(MakeError::Read)?,
+    };
     let maker = Maker {
         base,
+        kept: &kept,
         target,
         plan: &plan,
-        starts: starts(&plan, &opened, base_len),
+        starts: starts(&plan, &opened, kept.len()),
         opened,
         spare,
     };
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
     let has_pointers = written.iter().any(Written::has_pointers);
     let body = emit::write(written);
-    let mut header = header((base_len, target_len), digests, &plan, has_pointers);
+    let lens = (kept.len(), target_len);
+    let mut header = header(lens, (base_digests, target_digests), &plan, has_pointers);
     let encoder = encoder(&plan);
     let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
     let remade = remade(&plan);
@@ -126,14 +180,18 @@ pub fn make(
     } else {
         Patch::<&[u8]>::fixed_memory(&header) + encoder + pointers
     };
-    let header = prove(header, &packed, base, target, &remade)?;
-    let front = header.to_bytes();
+    let header = prove(header, &packed, &old, target, &remade)?;
+    let mut front = match files {
+        Some(files) => files.to_bytes().map_err(MakeError::Write)?,
+        None => Vec::new(),
+    };
+    front.append(&mut header.to_bytes());
     out.write_all(&front)
         .and_then(|()| out.write_all(&packed.bytes))
         .map_err(MakeError::Write)?;
     Ok(Summary {
         bytes: (front.len() + packed.bytes.len()) as u64,
-        memory: header.memory,
+        memory: header.memory + list,
         work: header.work,
         streams: packed.lengths,
     })
@@ -172,6 +230,27 @@ fn order(plan: &Plan) -> Vec<usize> {
     order
 }
 
+/// The ranges of the base that something comes from.
+fn used(plan: &Plan, opened: &[usize]) -> Vec<Range<u64>> {
+    let mut used = Vec::new();
+    for segment in plan.parts.iter().flat_map(|part| &part.segments) {
+        let (place, len) = match segment.source {
+            Source::Copy(place) | Source::Aligned(place) => {
+                (place, segment.new.end - segment.new.start)
+            }
+            Source::Like(place, len) => (place, len),
+            Source::New => continue,
+        };
+        if place.space == Space::Base {
+            used.push(place.offset..place.offset + len);
+        }
+    }
+    let views = opened.iter().map(|&view| &plan.views[view]);
+    let of_base = views.filter(|view| view.side == Side::Base);
+    used.extend(of_base.flat_map(View::shown).map(|shown| shown.range));
+    used
+}
+
 /// When a view opens: those of the base first, then those of the target as they end.
 fn opens(plan: &Plan, view: usize) -> (bool, u64, u64, usize) {
     let view_ = &plan.views[view];
@@ -186,6 +265,7 @@ type Job = Vec<(usize, usize)>;
 
 struct Maker<'a> {
     base: &'a File,
+    kept: &'a Kept,
     target: &'a File,
     plan: &'a Plan,
     /// The views that are opened, in order.
@@ -198,7 +278,7 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn address(&self, place: Place) -> u64 {
         match place.space {
-            Space::Base => place.offset,
+            Space::Base => self.kept.place(place.offset),
             Space::View(view) => self.starts[view] + place.offset,
         }
     }
@@ -371,10 +451,13 @@ impl Maker<'_> {
     ) {
         while let Some(next) = views.next_if(|&next| self.is_there(next, made)) {
             let view = &self.plan.views[next];
-            let openings = view
-                .shown()
-                .into_iter()
-                .map(|shown| opening(view.side, &shown));
+            let openings = view.shown().into_iter().map(|shown| {
+                let start = match view.side {
+                    Side::Base => self.kept.place(shown.range.start),
+                    Side::Target => shown.range.start,
+                };
+                opening(view.side, start, &shown)
+            });
             all.extend(openings.map(Written::Control));
         }
     }
@@ -387,11 +470,11 @@ impl Maker<'_> {
 }
 
 /// The control numbers that open a range of a view.
-fn opening(side: Side, shown: &Shown) -> Vec<u64> {
+fn opening(side: Side, start: u64, shown: &Shown) -> Vec<u64> {
     let mut control = vec![
         3,
         u64::from(side == Side::Target),
-        shown.range.start,
+        start,
         shown.range.end - shown.range.start,
         shown.plain_len,
     ];
@@ -470,7 +553,7 @@ fn encoder(plan: &Plan) -> u64 {
     each.max().unwrap_or(0)
 }
 
-fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
+fn digests(bytes: &dyn ReadAt, len: u64, block: u32) -> io::Result<Digests> {
     let mut whole = Sha256::new();
     let mut blocks = Vec::new();
     let mut buffer = vec![0; 1 << block];
@@ -479,13 +562,13 @@ fn digests(file: &File, len: u64, block: u32) -> io::Result<Digests> {
     let is_empty = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
     for start in (0..len).step_by(1 << block) {
         let size = (len - start).min(1 << block);
-        let bytes = &mut buffer[..usize::try_from(size).expect("it is a block at most")];
-        FileExt::read_exact_at(file, bytes, start)?;
-        whole.update(&*bytes);
-        let digest: [u8; 32] = if size == 1 << block && is_empty(bytes) {
+        let piece = &mut buffer[..usize::try_from(size).expect("it is a block at most")];
+        bytes.read_exact_at(piece, start)?;
+        whole.update(&*piece);
+        let digest: [u8; 32] = if size == 1 << block && is_empty(piece) {
             empty
         } else {
-            Sha256::digest(&*bytes).into()
+            Sha256::digest(&*piece).into()
         };
         blocks.push(digest[..DIGEST].try_into().expect("it has 32 bytes"));
     }
@@ -510,7 +593,7 @@ fn remade(plan: &Plan) -> Vec<Option<Known>> {
 fn prove(
     mut header: Header,
     packed: &Packed,
-    base: &File,
+    base: &dyn ReadAt,
     target: &File,
     remade: &[Option<Known>],
 ) -> Result<Header, MakeError> {
@@ -547,7 +630,7 @@ fn prove(
 
 /// A base that notes which of its blocks are read.
 struct Watched<'a> {
-    base: &'a File,
+    base: &'a dyn ReadAt,
     used: Vec<AtomicBool>,
 }
 
@@ -559,7 +642,7 @@ impl ReadAt for Watched<'_> {
                 used.store(true, Ordering::Relaxed);
             }
         }
-        ReadAt::read_exact_at(self.base, buffer, offset)
+        self.base.read_exact_at(buffer, offset)
     }
 }
 

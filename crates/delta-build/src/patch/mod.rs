@@ -13,6 +13,7 @@ mod emit;
 mod ext4;
 mod files;
 mod image;
+mod kept;
 mod make;
 mod matcher;
 mod packed;
@@ -23,4 +24,4 @@ mod shingles;
 mod squashfs;
 mod view;
 
-pub use make::{MakeError, Options, Summary, make};
+pub use make::{MakeError, Options, Summary, make, make_for_tree};

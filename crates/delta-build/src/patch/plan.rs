@@ -164,14 +164,14 @@ pub(crate) fn index(range: &Range<u64>) -> Range<usize> {
     to(range.start)..to(range.end)
 }
 
-/// Decides for all of the target.
+/// Decides for all of the target; `old` is the base, taken apart.
 pub(crate) fn plan(
-    (base, base_len): (&File, u64),
+    (base, base_len, old): (&File, u64, Image),
     (target, target_len): (&File, u64),
     allowed: &dyn Fn(Codec, u64) -> bool,
     threads: usize,
 ) -> io::Result<Plan> {
-    let Image { items, tables } = Image::read(base, base_len);
+    let Image { items, tables } = old;
     let new = Image::read(target, target_len);
     let mut planner = Planner {
         base,

@@ -22,6 +22,7 @@ mod residues;
 mod runs;
 mod space;
 mod streams;
+pub mod tree;
 mod unpack;
 pub mod varint;
 mod view;
