@@ -145,6 +145,7 @@ fn plan_over(versions: u32) -> anyhow::Result<()> {
         filter: None,
         cap: None,
         phase: PhaseSource::Override(Percentage::NONE),
+        patch_memory: 0,
     };
     let cpu = || -> anyhow::Result<i64> {
         let usage = getrusage(UsageWho::RUSAGE_SELF)?;

@@ -118,8 +118,10 @@ impl Device {
         matches!(self.system, System::Directory)
     }
 
-    /// Points the client at a server and tells it what is installed.
-    pub fn configure(&self, server: SocketAddr, build: &str) -> anyhow::Result<()> {
+    /// Points the client at a server and tells it what is installed, and whether the upgrader applies
+    /// patches.
+    pub fn configure(&self, server: SocketAddr, build: &str, patches: bool) -> anyhow::Result<()> {
+        let patch_memory = if patches { 96 } else { 0 };
         let root = &self.root;
         let text = format!(
             "[service]\nbase: {}\nhttp_port: {}\nhttps_port: disabled\nchannel: {CHANNEL}\n\
@@ -131,6 +133,7 @@ impl Device {
              image_signing: {root}/keyrings/image-signing.tar.xz\n\
              device_signing: {root}/keyrings/device-signing.tar.xz\n\
              [updater]\ncache_partition: {root}/cache/recovery\ndata_partition: {root}/data/system-data/var/lib/system-image\n\
+             patch_memory: {patch_memory}\n\
              [hooks]\napply: systemimage.apply.Noop\n",
             server.ip(),
             server.port(),
@@ -180,7 +183,8 @@ impl Device {
         let mut bytes = 0;
         for entry in self.drop_box().read_dir_utf8()? {
             let entry = entry?;
-            if entry.file_name().contains('-') && entry.path().extension() == Some("xz") {
+            let is_payload = matches!(entry.path().extension(), Some("xz" | "patch"));
+            if entry.file_name().contains('-') && is_payload {
                 bytes += entry.metadata()?.len();
             }
         }

@@ -32,6 +32,7 @@ pub fn run(target: &Utf8Path, programs: &Utf8Path, scale: Scale) -> anyhow::Resu
     say("setting up a server");
     let (server, cost) = Server::set_up(&lab.join("server"), programs, key_type, level)?;
     table.step("server: keys and tree", cost);
+    server.make_patches()?;
     let _serving = server.serve()?;
     let trust_root = server.www().join("gpg/archive-master.tar.xz");
     let device = Device::new(&lab.join("device"), programs, &trust_root)?;
@@ -43,7 +44,7 @@ pub fn run(target: &Utf8Path, programs: &Utf8Path, scale: Scale) -> anyhow::Resu
     table.published("server: publish image 1", published, cost);
 
     say(&format!("installing image 1 on {}", device.describe()));
-    device.configure(server.address, "0")?;
+    device.configure(server.address, "0", false)?;
     let cost = device.update()?;
     table.downloaded("client: full image 1", device.fetched()?, cost);
     table.step("upgrader: install image 1", device.upgrade()?);
@@ -57,27 +58,35 @@ pub fn run(target: &Utf8Path, programs: &Utf8Path, scale: Scale) -> anyhow::Resu
     let checked = server.check_with_others()?;
     println!("gpgv, xz and tar accept all {checked} signed files that are published");
 
-    device.configure(server.address, "1")?;
+    device.configure(server.address, "1", false)?;
     print!("the client says: {}", device.dry_run()?);
     refuse(&server, &device)?;
 
     say("updating to image 2");
     device.empty_drop_box()?;
     let cost = device.update()?;
-    let fetched = device.fetched()?;
+    let delta = device.fetched()?;
     let full = fs::metadata(&second)?.len();
-    table.downloaded("client: delta 1 to 2", fetched, cost);
+    table.downloaded("client: delta 1 to 2", delta, cost);
     ensure!(
-        fetched < more,
+        delta < more,
         "the client took the full image, not the delta"
     );
-    table.step("upgrader: apply delta 1 to 2", device.upgrade()?);
+    // A device whose upgrader applies patches takes the patch instead.
+    device.configure(server.address, "1", true)?;
+    device.empty_drop_box()?;
+    let cost = device.update()?;
+    let fetched = device.fetched()?;
+    table.downloaded("client: patch 1 to 2", fetched, cost);
+    ensure!(fetched < delta, "the client took the delta, not the patch");
+    table.step("upgrader: apply patch 1 to 2", device.upgrade()?);
     same(&device, &second, "2")?;
 
     table.print();
     println!(
-        "\nimage 2 is {} unpacked; the update took {}; the whole journey {:.0} s",
+        "\nimage 2 is {} unpacked; its delta {}; the update took {}; the whole journey {:.0} s",
         Size(full),
+        Size(delta),
         Size(fetched),
         started.elapsed().as_secs_f64()
     );

@@ -89,9 +89,9 @@ pub fn truncated_download(server: &Server, device: &Device) -> anyhow::Result<(u
     let delta = fs::metadata(find_delta(server)?)?.len();
     let proxy = Proxy::start(server.address, delta / 2)?;
     device.empty_drop_box()?;
-    device.configure(proxy.address(), "1")?;
+    device.configure(proxy.address(), "1", false)?;
     let output = device.try_update(&[]);
-    device.configure(server.address, "1")?;
+    device.configure(server.address, "1", false)?;
     let output = output?;
     ensure!(proxy.has_cut(), "the download was too short to be cut");
     ensure!(

@@ -51,6 +51,14 @@ impl Server {
         Ok((server, cost))
     }
 
+    /// Has patches published beside deltas, for devices that have memory for them.
+    pub fn make_patches(&self) -> anyhow::Result<()> {
+        let settings = self.root.join("etc/config.d");
+        fs::create_dir_all(&settings)?;
+        let text = format!("[channel_{CHANNEL}]\npatch_memory = 90\n");
+        Ok(fs::write(settings.join("channel.conf"), text)?)
+    }
+
     fn step(&self, arguments: &[&str]) -> anyhow::Result<Step> {
         Ok(Step::new(&self.program)?
             .args(["--root", self.root.as_str()])
@@ -136,7 +144,7 @@ impl Server {
         ] {
             for entry in directory.read_dir_utf8()? {
                 let path = entry?.path().to_owned();
-                if matches!(path.extension(), Some("xz" | "json")) && path.is_file() {
+                if matches!(path.extension(), Some("xz" | "json" | "patch")) && path.is_file() {
                     signed.push(("image-signing", path));
                 }
             }

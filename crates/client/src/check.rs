@@ -140,6 +140,12 @@ impl Update {
         phase: Option<(ImageVersion, Percentage)>,
     ) -> anyhow::Result<Self> {
         let mut images = found.images(route)?;
+        if route.is_patched()
+            && let Some(first) = images.first_mut()
+            && let Some((patched, _)) = first.patched()
+        {
+            *first = patched;
+        }
         let steps = images.iter().map(|image| Step {
             version: image.version,
             base: image.kind.base(),
@@ -251,6 +257,15 @@ fn offered(session: &Session, facts: Facts<'_>) -> Vec<Offered> {
         .collect()
 }
 
+/// Memory in bytes for applying patches; none after an update by patches that failed, until another
+/// version is installed: the installed one may have been changed.
+fn patch_memory(facts: Facts<'_>) -> u64 {
+    if facts.patches_failed {
+        return 0;
+    }
+    u64::from(facts.config.patch_memory) << 20
+}
+
 fn plan<'a>(
     found: &'a DeviceIndex,
     facts: Facts<'_>,
@@ -275,6 +290,7 @@ fn plan<'a>(
         filter: wish.filter,
         cap: wish.cap,
         phase,
+        patch_memory: patch_memory(facts),
     };
     let plan = system_image_planner::plan(&found.outline, &request);
     for candidate in plan.candidates.iter().rev() {

@@ -161,6 +161,7 @@ impl Client {
             device,
             now: device::clock(),
             trust_anybody: self.trust_anybody,
+            patches_failed: self.state.patches_failed(&self.installed),
             log: &self.log,
         }
     }
@@ -370,6 +371,7 @@ impl Client {
             installed: self.installed.clone(),
             channel: prepared.channel.clone(),
             version: prepared.version,
+            patched: prepared.is_patched(),
             boot: state::boot().unwrap_or_default(),
         })?;
         let config = &self.device.config;

@@ -126,6 +126,8 @@ pub struct Facts<'a> {
     pub now: i64,
     /// Whether no signature is looked at (`--skip-gpg-verification`).
     pub trust_anybody: bool,
+    /// Whether applying patches to what is installed has failed.
+    pub patches_failed: bool,
     /// Where to tell what happens.
     pub log: &'a Log,
 }

@@ -90,6 +90,9 @@ pub struct ClientConfig {
     pub data_partition: Utf8PathBuf,
     /// `[updater] downloader`: what brings payloads.
     pub downloader: Downloader,
+    /// `[updater] patch_memory`: MiB of memory that the upgrader has for applying patches; 0 if it
+    /// takes none.
+    pub patch_memory: u32,
     /// `[downloads]`: how patient to be with a server.
     pub downloads: Downloads,
     /// `[automatic]`: what is done without being asked.
@@ -225,6 +228,7 @@ impl ClientConfig {
             cache_partition: read.path("updater", "cache_partition")?,
             data_partition: read.path("updater", "data_partition")?,
             downloader: read.value("updater", "downloader")?,
+            patch_memory: read.value("updater", "patch_memory")?,
             downloads: Downloads {
                 connect_timeout: read.value("downloads", "connect_timeout")?,
                 stall_timeout: read.value("downloads", "stall_timeout")?,

@@ -3,6 +3,8 @@
 mod pieces;
 mod reading;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -113,6 +115,41 @@ pub struct FileEntry {
     pub extra: Map<String, Value>,
 }
 
+/// The key of a file's entry under which its patch stands.
+const PATCH: &str = "patch";
+
+/// The key of a patch's entry that says how much memory applying it takes.
+const MEMORY: &str = "memory";
+
+impl FileEntry {
+    /// The patch that makes this file's content out of the files of the image's base
+    /// (`docs/formats/patch.md`, section Trees), if there is one. Only a delta has some.
+    pub fn patch(&self) -> Option<Patch> {
+        // What somebody else has under that key is none.
+        let mut file: Self = serde_json::from_value(self.extra.get(PATCH)?.clone()).ok()?;
+        file.order = self.order;
+        let memory = file.extra.get(MEMORY)?.as_u64()?;
+        Some(Patch { file, memory })
+    }
+
+    /// Notes the patch that makes this file's content.
+    pub fn set_patch(&mut self, mut patch: Patch) {
+        let memory = patch.memory.into();
+        patch.file.extra.insert(MEMORY.to_owned(), memory);
+        let entry = serde_json::to_value(patch.file).expect("an entry is JSON");
+        self.extra.insert(PATCH.to_owned(), entry);
+    }
+}
+
+/// A patch that is published beside a file of a delta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Where it is. Its order is that of the file in whose place it may be applied.
+    pub file: FileEntry,
+    /// Memory in bytes that applying it takes.
+    pub memory: u64,
+}
+
 impl Index {
     /// An index without images.
     pub fn empty(now: GeneratedAt) -> Self {
@@ -172,6 +209,28 @@ impl Image {
     /// Whether it installs from nothing.
     pub const fn is_full(&self) -> bool {
         self.kind.is_full()
+    }
+
+    /// All files that the image names: those to apply, and the patches beside them.
+    pub fn named(&self) -> impl Iterator<Item = Cow<'_, FileEntry>> {
+        self.files.iter().flat_map(|file| {
+            let patch = file.patch().map(|patch| Cow::Owned(patch.file));
+            std::iter::once(Cow::Borrowed(file)).chain(patch)
+        })
+    }
+
+    /// The same image with each file that has a patch replaced by it, and the memory in bytes that
+    /// applying the hungriest takes; `None` if there is no patch.
+    pub fn patched(&self) -> Option<(Self, u64)> {
+        let mut image = self.clone();
+        let mut most = None;
+        for file in &mut image.files {
+            if let Some(patch) = file.patch() {
+                most = most.max(Some(patch.memory));
+                *file = patch.file;
+            }
+        }
+        Some((image, most?))
     }
 
     /// Bytes to download; a sum beyond `u64` stays at its end.

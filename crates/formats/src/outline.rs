@@ -32,6 +32,20 @@ pub struct ImageOutline {
     pub phased: Percentage,
     /// Bytes to download.
     pub size: u64,
+    /// Bytes to download where patches are applied.
+    pub patched: u64,
+    /// MiB of memory that this takes; 0 where there are no patches.
+    pub patch_memory: u32,
+}
+
+impl ImageOutline {
+    /// Whether a device that has `installed` applies its patches, if it has so much memory in
+    /// bytes for that: they lead from what is installed, and nowhere else.
+    pub fn uses_patches(&self, installed: ImageVersion, memory: u64) -> bool {
+        self.patch_memory > 0
+            && u64::from(self.patch_memory) << 20 <= memory
+            && self.kind.base() == Some(installed)
+    }
 }
 
 /// Where an image stands in a document, in bytes; nowhere, if it was in memory.
@@ -54,6 +68,7 @@ impl Outline {
     }
 
     fn push(&mut self, image: &Image, place: Place) {
+        let patched = image.patched();
         self.images.push(ImageOutline {
             place,
             kind: image.kind,
@@ -61,8 +76,17 @@ impl Outline {
             bootme: image.bootme,
             phased: image.phased,
             size: image.size(),
+            patched: patched
+                .as_ref()
+                .map_or(image.size(), |(image, _)| image.size()),
+            patch_memory: patched.map_or(0, |(_, memory)| in_mib(memory)),
         });
     }
+}
+
+/// Bytes in MiB, rounded up.
+fn in_mib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 20)).map_or(u32::MAX, |mib| mib.max(1))
 }
 
 impl Place {
@@ -152,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_outline_is_small() {
-        assert!(size_of::<ImageOutline>() <= 40);
+        assert!(size_of::<ImageOutline>() <= 48);
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl<'a> Graph<'a> {
         images: &'a [ImageOutline],
         installed: ImageVersion,
         filter: Option<Filter>,
+        uses_patches: &dyn Fn(&ImageOutline) -> bool,
     ) -> Self {
         let mut graph = Self {
             images,
@@ -63,7 +64,7 @@ impl<'a> Graph<'a> {
             verdicts: vec![ImageVerdict::Usable; images.len()],
         };
         let deltas = graph.sort_out(installed, filter);
-        graph.roots(installed, filter);
+        graph.roots(installed, filter, uses_patches);
         if filter != Some(Filter::Full) {
             graph.extend(&deltas);
         }
@@ -133,7 +134,13 @@ impl<'a> Graph<'a> {
         deltas
     }
 
-    fn roots(&mut self, installed: ImageVersion, filter: Option<Filter>) {
+    /// Ways of one image. Only here patches count: they lead from what is installed.
+    fn roots(
+        &mut self,
+        installed: ImageVersion,
+        filter: Option<Filter>,
+        uses_patches: &dyn Fn(&ImageOutline) -> bool,
+    ) {
         let usable: Vec<_> = self.usable().collect();
         for (last, image) in usable {
             let starts = match image.kind {
@@ -143,7 +150,11 @@ impl<'a> Graph<'a> {
             if starts {
                 self.offer(Way {
                     reboots: image.bootme.into(),
-                    size: image.size,
+                    size: if uses_patches(image) {
+                        image.patched
+                    } else {
+                        image.size
+                    },
                     images: 1,
                     last,
                     before: None,

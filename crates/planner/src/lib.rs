@@ -60,6 +60,8 @@ pub struct Request {
     pub cap: Option<ImageVersion>,
     /// The device's place in rollouts.
     pub phase: PhaseSource,
+    /// Memory in bytes that the device has for applying patches; 0 if it takes none.
+    pub patch_memory: u64,
 }
 
 /// What was decided, and everything that led to it.
@@ -179,15 +181,16 @@ impl fmt::Display for ImageVerdict {
 /// Plans the way from `request.installed` over the images of an index.
 pub fn plan<'a>(outline: &'a Verified<Outline>, request: &Request) -> Plan<'a> {
     let images: &'a [ImageOutline] = &outline.images;
-    let graph = Graph::search(images, request.installed, request.filter);
+    let uses_patches =
+        |image: &ImageOutline| image.uses_patches(request.installed, request.patch_memory);
+    let graph = Graph::search(images, request.installed, request.filter, &uses_patches);
     let ranked = score::rank(graph.paths(request.filter), |at| images[at].version);
     let routes: Vec<_> = ranked
         .into_iter()
         .map(|(score, path)| {
-            (
-                Route::new(path.images.iter().map(|at| &images[*at]).collect()),
-                score,
-            )
+            let images: Vec<_> = path.images.iter().map(|at| &images[*at]).collect();
+            let is_patched = images.first().is_some_and(|image| uses_patches(image));
+            (Route::new(images, is_patched), score)
         })
         .collect();
     let newest = routes.iter().map(|(route, _)| route.target()).max();

@@ -11,11 +11,13 @@ use system_image_formats::version::ImageVersion;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route<'a> {
     images: Vec<&'a ImageOutline>,
+    /// Whether the patches of the first one are applied.
+    is_patched: bool,
 }
 
 impl<'a> Route<'a> {
-    pub(crate) fn new(images: Vec<&'a ImageOutline>) -> Self {
-        Self { images }
+    pub(crate) fn new(images: Vec<&'a ImageOutline>, is_patched: bool) -> Self {
+        Self { images, is_patched }
     }
 
     /// The images in order; at least one.
@@ -33,11 +35,20 @@ impl<'a> Route<'a> {
         self.images.last().expect("a route has at least one image")
     }
 
+    /// Whether the first image is applied by its patches, where it has some. They lead from what is
+    /// installed; later ones start from what is not there yet.
+    pub const fn is_patched(&self) -> bool {
+        self.is_patched
+    }
+
     /// Bytes of all files of all images.
     pub fn size(&self) -> u64 {
-        self.images
-            .iter()
-            .fold(0, |sum, image| sum.saturating_add(image.size))
+        let first = self.images.first().filter(|_| self.is_patched);
+        let sizes = first.map(|image| image.patched).into_iter();
+        let rest = &self.images[usize::from(first.is_some())..];
+        sizes
+            .chain(rest.iter().map(|image| image.size))
+            .fold(0, u64::saturating_add)
     }
 
     /// Whether the system is formatted first. Counts the whole route, also what comes after an

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
 use proptest::prelude::*;
-use system_image_formats::index::{FileEntry, Image, ImageKind, Index};
+use system_image_formats::index::{FileEntry, Image, ImageKind, Index, Patch};
 use system_image_formats::outline::Outline;
 use system_image_formats::time::GeneratedAt;
 use system_image_formats::version::{ImageVersion, Percentage};
@@ -76,6 +76,7 @@ fn request(installed: u32, phase: i64) -> Request {
         filter: None,
         cap: None,
         phase: PhaseSource::Override(Percentage::clamped(phase)),
+        patch_memory: 0,
     }
 }
 
@@ -212,6 +213,59 @@ fn files_are_applied_by_image_then_order_then_path_and_once() {
     let files = system_image_planner::files(vec![first, second]);
     let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(paths, ["/b", "/a", "/shared", "/z", "/y"]);
+}
+
+#[test]
+fn patches_are_counted_where_they_lead_from_what_is_installed() {
+    let mut index = Index::empty(GeneratedAt::from_unix(0));
+    let image = |version, base: Option<u32>, size: u64, patch: Option<(u64, u64)>| {
+        let mut entry = file("/pool/a.tar.xz", 0, size << 20);
+        if let Some((size, memory)) = patch {
+            entry.set_patch(Patch {
+                file: file("/pool/a.patch", 0, size << 20),
+                memory: memory << 20,
+            });
+        }
+        Image {
+            kind: base.map_or(ImageKind::FULL, |base| ImageKind::Delta {
+                base: ImageVersion::new(base),
+            }),
+            version: ImageVersion::new(version),
+            description: None,
+            version_detail: Default::default(),
+            files: vec![entry],
+            bootme: false,
+            phased: Percentage::ALL,
+            extra: Default::default(),
+        }
+    };
+    // Direct, the delta is larger than two small ones; its patch is smaller.
+    index.push(image(2, Some(1), 10, Some((9, 90))));
+    index.push(image(3, Some(2), 10, Some((1, 90))));
+    index.push(image(3, Some(1), 30, Some((15, 60))));
+    let outline = Verified::trust_unsigned_for_testing(Outline::from(&index));
+    for (memory, want, size, is_patched) in [
+        (0, "2:3", 20, false),
+        (59, "2:3", 20, false),
+        (60, "3", 15, true),
+        (96, "3", 15, true),
+    ] {
+        let request = Request {
+            patch_memory: memory << 20,
+            ..request(1, 0)
+        };
+        let plan = plan(&outline, &request);
+        let route = plan.decision.unwrap();
+        assert_eq!(route.to_string(), want, "{memory} MiB");
+        assert_eq!(route.size(), size << 20, "{memory} MiB");
+        assert_eq!(route.is_patched(), is_patched, "{memory} MiB");
+    }
+    let (patched, memory) = index.images[1].patched().unwrap();
+    assert_eq!((patched.size(), memory), (1 << 20, 90 << 20));
+    assert_eq!(patched.files[0].path.as_str(), "/pool/a.patch");
+    let named: Vec<_> = index.images[1].named().collect();
+    assert_eq!(named.len(), 2);
+    assert!(index.images[1].patched().unwrap().0.patched().is_none());
 }
 
 #[test]

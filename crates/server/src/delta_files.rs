@@ -12,15 +12,17 @@ use system_image_formats::side::SideFile;
 use crate::input::scratch;
 use crate::overlap::{self, Names};
 use crate::part::{Part, is_always_whole};
+use crate::patch_file;
 use crate::pool;
 use crate::tree::Tree;
 
 /// The files that take a device from `base` to an image of `parts`, the version file left out; or
-/// why there can be no such delta.
+/// why there can be no such delta. Patches stand beside them if devices have memory for some.
 pub fn delta_files(
     tree: &Tree,
     base: &Image,
     parts: &[Part],
+    patch_memory: u64,
 ) -> anyhow::Result<Result<Vec<FileEntry>, String>> {
     let old = Part::of_image(base);
     let pairs = match pair(&old, parts) {
@@ -30,14 +32,25 @@ pub fn delta_files(
     let mut files = Vec::new();
     for (at, part) in parts.iter().enumerate() {
         match pairs[at] {
-            Some(old) if !is_always_whole(part.prefix()) => {
-                if old.entry.checksum == part.entry.checksum {
+            Some(from) if !is_always_whole(part.prefix()) => {
+                if from.entry.checksum == part.entry.checksum {
                     continue;
                 }
-                match delta_file(tree, old, at, parts, &pairs)? {
-                    Ok(file) => files.push(file),
+                let mut file = match delta_file(tree, from, at, parts, &pairs)? {
+                    Ok(file) => file,
                     Err(why) => return Ok(Err(why)),
+                };
+                if patch_memory > 0 {
+                    let others = old
+                        .iter()
+                        .filter(|other| other.entry.path != from.entry.path);
+                    let others: Vec<_> = others.collect();
+                    let patch = patch_file::patch(tree, from, &others, &file, patch_memory)?;
+                    if let Some(patch) = patch {
+                        file.set_patch(patch);
+                    }
                 }
+                files.push(file);
             }
             _ => files.push(part.entry.clone()),
         }

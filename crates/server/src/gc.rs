@@ -157,9 +157,11 @@ fn is_ours(ground: &Ground<'_>, path: &TreePath) -> anyhow::Result<bool> {
     let plain = plain.strip_suffix(".asc").unwrap_or(plain);
     let plain = plain.strip_suffix(".new").unwrap_or(plain);
     let (directory, name) = plain.rsplit_once('/').unwrap_or(("", plain));
+    let side = name.strip_suffix(".json");
     let stem = name
         .strip_suffix(".tar.xz")
-        .or_else(|| name.strip_suffix(".json"));
+        .or_else(|| side.unwrap_or(name).strip_suffix(".patch"))
+        .or(side);
     let Some(stem) = stem else {
         return Ok(false);
     };

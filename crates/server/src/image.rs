@@ -38,10 +38,21 @@ pub struct Made {
     pub version: ImageVersion,
     /// Bytes of the full image.
     pub full: u64,
-    /// Bytes of each delta image by its base.
-    pub deltas: Vec<(ImageVersion, u64)>,
+    /// Each delta image.
+    pub deltas: Vec<MadeDelta>,
     /// Deltas that could not be made, and why.
     pub refused: Vec<(ImageVersion, String)>,
+}
+
+/// A delta image that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MadeDelta {
+    /// Where it starts.
+    pub base: ImageVersion,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Bytes where patches are applied, if there are some.
+    pub patched: Option<u64>,
 }
 
 /// The index of a device, or an empty one.
@@ -125,12 +136,17 @@ pub fn add(
         refused: Vec::new(),
     };
     index.push(full);
+    let patch_memory = tree.config().channel(draft.channel).patch_memory;
     for base in bases {
-        match delta_files(tree, base, &draft.parts)? {
+        match delta_files(tree, base, &draft.parts, patch_memory)? {
             Ok(files) => {
                 let base = base.version;
                 let delta = image(ImageKind::Delta { base }, files);
-                made.deltas.push((base, delta.size()));
+                made.deltas.push(MadeDelta {
+                    base,
+                    bytes: delta.size(),
+                    patched: delta.patched().map(|(image, _)| image.size()),
+                });
                 index.push(delta);
             }
             Err(why) => made.refused.push((base.version, why)),

@@ -208,7 +208,7 @@ fn one(job: Job<'_>, config: &ChannelConfig) -> anyhow::Result<Outcome> {
     Ok(Outcome::New {
         version: made.version,
         bytes: made.full,
-        deltas: made.deltas.into_iter().map(|(base, _)| base).collect(),
+        deltas: made.deltas.into_iter().map(|delta| delta.base).collect(),
         refused: made.refused,
     })
 }

@@ -43,6 +43,7 @@ pub mod noticed;
 pub mod overlap;
 pub mod packages;
 pub mod part;
+pub mod patch_file;
 pub mod payload;
 pub mod phase;
 pub mod pool;

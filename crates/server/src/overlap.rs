@@ -29,6 +29,11 @@ impl Names {
         Ok(Self(names))
     }
 
+    /// Whether there is something of that name.
+    pub fn has(&self, name: &MemberPath) -> bool {
+        self.0.contains(name)
+    }
+
     /// A name here that the delta's list of removals would take away.
     fn removed_by(&self, removed: &BTreeSet<MemberPath>) -> Option<&MemberPath> {
         let gone = |path: &[u8]| removed.contains(path);

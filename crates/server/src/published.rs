@@ -243,10 +243,11 @@ pub fn channels_path() -> TreePath {
 
 /// The place of the side file of a payload or version file.
 pub fn side_path(path: &TreePath) -> anyhow::Result<TreePath> {
-    let stem = path
-        .as_str()
+    let name = path.as_str();
+    let stem = name
         .strip_suffix(".tar.xz")
-        .with_context(|| format!("`{path}` is not named `.tar.xz`"))?;
+        .or_else(|| name.strip_suffix(".patch").and(Some(name)))
+        .with_context(|| format!("`{path}` is neither named `.tar.xz` nor `.patch`"))?;
     Ok(format!("{stem}.json").parse()?)
 }
 

@@ -50,7 +50,7 @@ impl References {
 
     /// Adds the files of images.
     pub fn images<'a>(&mut self, images: impl IntoIterator<Item = &'a Image>) {
-        for file in images.into_iter().flat_map(|image| &image.files) {
+        for file in images.into_iter().flat_map(Image::named) {
             self.file(&file.path);
             self.file(&file.signature);
         }
@@ -60,7 +60,7 @@ impl References {
     fn files_of(&self, tree: &Published, entry: &DeviceEntry) -> anyhow::Result<Vec<u64>> {
         let mut files = Vec::new();
         tree.visit_images(entry, |image| {
-            for file in &image.files {
+            for file in image.named() {
                 files.extend([&file.path, &file.signature].map(|path| self.key(path.relative())));
             }
         })?;

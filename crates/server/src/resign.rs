@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context;
+use system_image_formats::index::Image;
 use system_image_formats::name::TreePath;
 use system_image_trust::{DetachedSignature, Fingerprint};
 
@@ -51,7 +52,7 @@ pub fn resign(tree: &Tree, all: bool) -> anyhow::Result<Resigned> {
                 done.documents += 1;
             }
             let own = entry.keyring.is_some();
-            for file in index.images.iter().flat_map(|image| &image.files) {
+            for file in index.images.iter().flat_map(Image::named) {
                 if !files.insert(file.path.clone()) {
                     continue;
                 }

@@ -1,6 +1,7 @@
 //! Checks a whole tree: every signature, every reference, every rule that readers insist on (server
 //! spec, sections 20 and 24).
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
@@ -229,7 +230,7 @@ impl Inspector<'_> {
         let mut files = Vec::new();
         let visited = self.tree.visit_images(entry, |image| {
             rules.look_at(&image);
-            files.extend(image.files);
+            files.extend(image.named().map(Cow::into_owned));
         });
         match visited {
             Ok(Some(_)) => {}

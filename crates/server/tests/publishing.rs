@@ -396,3 +396,56 @@ fn a_full_disk_is_told_and_the_next_run_converges() {
     let output = room("64m");
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+#[test]
+fn a_patch_stands_beside_the_delta_for_devices_that_have_memory_for_it() {
+    let server = Server::new();
+    let settings = server.root().join("etc/config.d");
+    fs::create_dir_all(&settings).unwrap();
+    let text = format!("[channel_{CHANNEL}]\npatch_memory = 24\n");
+    fs::write(settings.join("patches.conf"), text).unwrap();
+    let lines = |end: &str| {
+        let lines = (0..20_000_u32).map(|i| format!("{}\n", i.wrapping_mul(2_654_435_761)));
+        lines.collect::<String>() + end
+    };
+    let (old, new) = (lines("old"), lines("new"));
+    server.publish(&server.archive("one", &[("usr/text", &old), ("etc/version", "1")]));
+    let two = server.archive("two", &[("usr/text", &new), ("etc/version", "2")]);
+    server.publish(&two);
+
+    let index = server.index();
+    let file = &index["images"][2]["files"][0];
+    let patch = &file["patch"];
+    assert!(patch["size"].as_u64().unwrap() * 20 < file["size"].as_u64().unwrap());
+    assert!(patch["memory"].as_u64().unwrap() <= 24 << 20);
+    assert!(
+        index["images"][2]["files"][1].get("patch").is_none(),
+        "{index}"
+    );
+    let place = patch["path"].as_str().unwrap();
+    let place = server.www().join(&place[1..]);
+    assert!(
+        server
+            .run(&["patch", "info", place.to_str().unwrap()])
+            .contains("files")
+    );
+    server.run(&["verify", "--deep"]);
+    server.run(&["gc", "--grace", "0"]);
+    assert!(place.exists());
+
+    // Published again, from files that are there or made anew, it is the same.
+    let bytes = fs::read(&place).unwrap();
+    server.run(&["image", "remove", CHANNEL, DEVICE, "2", "--force"]);
+    server.publish(&two);
+    assert_eq!(server.index()["images"][2]["files"][0]["patch"], *patch);
+    server.run(&["image", "remove", CHANNEL, DEVICE, "2", "--force"]);
+    server.run(&["gc", "--grace", "0"]);
+    assert!(!place.exists());
+    server.publish(&two);
+    assert_eq!(fs::read(&place).unwrap(), bytes);
+
+    // One that went away is told.
+    fs::remove_file(&place).unwrap();
+    let output = server.command(&["verify"]).output().unwrap();
+    assert!(!output.status.success());
+}

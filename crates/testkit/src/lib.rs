@@ -40,7 +40,7 @@ pub use https::Https;
 pub use keys::{Keys, MADE, keyring, sign};
 pub use loop_device::LoopDevice;
 pub use monitor::Monitor;
-pub use pack::{between, xz};
+pub use pack::{between, patch, xz};
 pub use published::{CHANNEL, DEVICE, Published};
 pub use recovery::Recovery;
 pub use web::{Fault, Web};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use liblzma::write::XzEncoder;
-use system_image_delta_build::{Options, delta};
+use system_image_delta_build::{Options, delta, patch};
 
 use crate::tree::Tree;
 
@@ -15,6 +15,22 @@ use crate::tree::Tree;
 pub fn between(base: &Tree, target: &Tree) -> Vec<u8> {
     let mut out = Vec::new();
     delta(&stored(base), &stored(target), Options::default(), &mut out).unwrap();
+    out
+}
+
+/// The patch that makes such a delta out of the files of the base, applied in 24 MiB.
+///
+/// # Panics
+/// If one of them is no system.
+pub fn patch(base: &Tree, target: &Tree) -> Vec<u8> {
+    let mut delta = tempfile::tempfile().unwrap();
+    delta.write_all(&between(base, target)).unwrap();
+    let options = patch::Options {
+        memory: 24 << 20,
+        threads: 2,
+    };
+    let mut out = Vec::new();
+    patch::make_for_tree(&stored(base), &|_| false, &delta, options, &mut out).unwrap();
     out
 }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::keys::{Keys, keyring, sign};
 use crate::loop_device::LoopDevice;
-use crate::pack::{between, xz};
+use crate::pack::{between, patch, xz};
 use crate::tree::Tree;
 
 /// The device's model in its settings.
@@ -193,6 +193,16 @@ impl Recovery {
     pub fn deltas(&self, trees: &[&Tree]) {
         let lines = self.drop_keyrings() + "mount system\n";
         self.command(&(lines + &self.drop_deltas(trees) + "unmount system\n"));
+    }
+
+    /// Leaves all that a client that takes patches leaves for an update from the first tree, which is
+    /// installed, along the others.
+    pub fn patch_and_deltas(&self, trees: &[&Tree]) {
+        let lines = self.drop_keyrings() + "mount system\n";
+        let patch = patch(trees[0], trees[1]);
+        let first = self.drop_packed_update("ubuntu-first.patch", &patch);
+        let rest = self.drop_deltas(&trees[1..]);
+        self.command(&(lines + &first + &rest + "unmount system\n"));
     }
 
     fn drop_deltas(&self, trees: &[&Tree]) -> String {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use system_image_delta::ApplyError;
+use system_image_delta::{ApplyError, patch};
 use system_image_trust::{ChainError, VerifyError};
 
 use crate::config::ConfigError;
@@ -27,6 +27,19 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
+/// The client remembers that a patch failed.
+fn patch_hint(error: &patch::ApplyError) -> Option<&'static str> {
+    Some(match error {
+        patch::ApplyError::Memory { .. } => {
+            "set `patch_memory` of the client to what `[limits] patch_memory_mib` allows"
+        }
+        patch::ApplyError::OtherBase { .. } | patch::ApplyError::Base(_) => {
+            "the installed system was changed; the client's next update comes without patches"
+        }
+        _ => return None,
+    })
+}
+
 fn fixed(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     /// Hints of an error, if it is of that type.
     fn of<E: Error + 'static>(
@@ -44,6 +57,7 @@ fn fixed(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         .or_else(|| of(cause, VersionError::hint))
         .or_else(|| of(cause, |_: &NoRoom| Some("the image is too large for this device")))
         .or_else(|| of(cause, StageError::hint))
+        .or_else(|| of(cause, patch_hint))
         .or_else(|| {
             of(cause, |error: &GaveUp| {
                 Some(if error.whole {

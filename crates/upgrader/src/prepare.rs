@@ -98,7 +98,8 @@ fn prepared(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<P
         });
     }
     let tarballs = verify(run, plan, 0, told)?;
-    let tarballs: Vec<Tarball> = tarballs.into_iter().flatten().collect();
+    let mut tarballs: Vec<Tarball> = tarballs.into_iter().flatten().collect();
+    patch(settings, &mut tarballs, &stage, told)?;
     if let Some(mut deployment) = deploy::prepared(settings, plan.is_full())? {
         let prepared = beside(run, plan, &tarballs, &mut *deployment, &stage, told);
         match prepared {
@@ -120,11 +121,11 @@ fn prepared(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<P
             }
             Err(error) => {
                 let abandoned = deployment.abandon();
+                stage.clear_content()?;
                 let is_hopeless = match settings.way {
                     Wanted::Auto => settings.slots().is_some() || !can_be_direct(plan, &error),
                     Wanted::Beside | Wanted::Direct => true,
                 };
-                stage.clear()?;
                 if is_hopeless {
                     return Err(error);
                 }
@@ -197,10 +198,19 @@ pub fn again(
     let storage = deploy::live(settings)?.context("the running slot cannot be changed")?;
     storage.check()?;
     let done = crate::work::updates_done(plan, begun.done);
+    let mut tarballs = verify(run, plan, done, told)?;
+    for (number, tarball) in tarballs.iter_mut().enumerate() {
+        if let Some(patch) = tarball
+            .as_mut()
+            .filter(|tarball| tarball.patched_len().is_some())
+        {
+            patch.take_made(prepared.stage.archive(number)?);
+        }
+    }
     prepared.live = Some(Live {
         storage,
         root: None,
-        tarballs: verify(run, plan, done, told)?,
+        tarballs,
     });
     Ok(prepared)
 }
@@ -267,6 +277,45 @@ fn verify(
         tarballs.push(Some(tarball));
     }
     Ok(tarballs)
+}
+
+/// Has patches make their archives out of the installed system, as long as it is untouched.
+fn patch(
+    settings: &Settings,
+    tarballs: &mut [Tarball],
+    stage: &Stage,
+    told: &mut Told<'_>,
+) -> anyhow::Result<()> {
+    let is_patch = |tarball: &Tarball| tarball.patched_len().is_some();
+    if !tarballs.iter().any(is_patch) {
+        return Ok(());
+    }
+    let storage = installed_storage(settings)?;
+    let root = storage.look()?;
+    let mut make = || -> anyhow::Result<()> {
+        for (number, tarball) in tarballs.iter_mut().enumerate() {
+            let Some(len) = tarball.patched_len() else {
+                continue;
+            };
+            let what = format!("applying {} to the installed system", tarball.name());
+            told.step(&what, |_| {
+                let archive = stage.new_archive(number, len)?;
+                Ok((tarball.make(&root, archive, settings.patch_limits)?, len))
+            })?;
+        }
+        Ok(())
+    };
+    let ended = make();
+    storage.unmount(root)?;
+    ended
+}
+
+/// Where the installed system is, to be looked at.
+fn installed_storage(settings: &Settings) -> anyhow::Result<Box<dyn Storage>> {
+    Ok(match settings.slots() {
+        Some(slots) => slot::base(slots)?,
+        None => deploy::live(settings)?.context("there is no system")?,
+    })
 }
 
 /// Prepares a new system that is not live.
@@ -422,10 +471,7 @@ fn check_version(
 /// What the installed system says of itself. One that cannot be looked at says nothing.
 fn installed(settings: &Settings) -> Option<ChannelIni> {
     let look = || -> anyhow::Result<Option<ChannelIni>> {
-        let storage = match settings.slots() {
-            Some(slots) => slot::base(slots)?,
-            None => deploy::live(settings)?.context("there is no system")?,
-        };
+        let storage = installed_storage(settings)?;
         let root = storage.look()?;
         let ini = read_channel_ini(&root);
         storage.unmount(root)?;

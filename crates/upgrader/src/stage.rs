@@ -20,6 +20,7 @@ use crate::partition::{Image, PartitionError};
 /// Directories in it.
 const IMAGES: &str = "partitions";
 const PAYLOAD: &str = "data";
+const ARCHIVES: &str = "archives";
 
 /// Longest `channel.ini` that is read, in bytes.
 pub const MAX_CHANNEL_INI: u64 = 64 << 10;
@@ -93,6 +94,40 @@ impl Stage {
     pub fn clear(&self) -> Result<(), StageError> {
         let cleared = self.data.remove(STAGING_NAME).map(drop);
         cleared.map_err(failed("remove what was staged"))
+    }
+
+    /// Removes what archives brought; archives that patches made stay.
+    pub fn clear_content(&self) -> Result<(), StageError> {
+        let clear = || {
+            if let Some(staging) = self.data.child_if_there(STAGING_NAME)? {
+                staging.remove(IMAGES)?;
+                staging.remove(PAYLOAD)?;
+            }
+            Ok(())
+        };
+        clear().map_err(failed("remove what was staged"))
+    }
+
+    /// A new file for the archive of this number, of `len` bytes, which a patch makes.
+    pub fn new_archive(&self, number: usize, len: u64) -> Result<File, StageError> {
+        let create = || {
+            if self.data.free()? < len {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let archives = self.data.make_child(STAGING_NAME)?.make_child(ARCHIVES)?;
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+            opened(&archives, &number.to_string(), flags)
+        };
+        create().map_err(failed("begin the archive that a patch makes"))
+    }
+
+    /// The archive of this number, which a patch has made.
+    pub fn archive(&self, number: usize) -> Result<File, StageError> {
+        let open = || {
+            let archives = self.data.child(STAGING_NAME)?.child(ARCHIVES)?;
+            opened(&archives, &number.to_string(), OFlags::RDONLY)
+        };
+        open().map_err(failed("open the archive that a patch has made"))
     }
 
     /// Writes all that is staged to the disk.
@@ -195,9 +230,7 @@ impl Stage {
         } else {
             self.data.child(STAGING_NAME)?.child(IMAGES)?
         };
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        Ok(fs::openat(staging, name, flags, mode)?.into())
+        opened(&staging, name, flags)
     }
 
     /// The partition that a member is an image for, if this device has it.
@@ -212,6 +245,12 @@ impl Stage {
         let mut known = self.partitions.iter();
         (is_file && known.any(|(known, _)| known == name)).then(|| name.to_owned())
     }
+}
+
+fn opened(directory: &Root, name: &str, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    Ok(fs::openat(directory, name, flags, mode)?.into())
 }
 
 fn failed(action: &'static str) -> impl Fn(io::Error) -> StageError {

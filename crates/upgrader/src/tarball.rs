@@ -1,11 +1,17 @@
 //! A tarball of the drop box: its signature is verified, then it is read without being opened again.
+//!
+//! In the place of one may be a patch, which makes the same archive, plain, out of the installed
+//! system's files. What is checked and applied is that archive then.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256 as Hasher};
+use system_image_delta::patch::tree::{self, TreePatch};
+use system_image_delta::patch::{self, HeaderError, Identity};
 use system_image_delta::{
-    Applied, ApplyError, CheckError, Contents, Limits, Places, Privileges, Sink, apply, check,
+    Applied, ApplyError, CheckError, Contents, Limits, Places, Privileges, Root, Sink, apply, check,
 };
 use system_image_formats::checksum::Sha256;
 use system_image_formats::command::SignedFile;
@@ -26,6 +32,10 @@ pub struct Tarball {
     pub plain_size: Option<u64>,
     file: File,
     digest: Verified<Sha256>,
+    /// What a patch leads to; `None` if this is no patch.
+    target: Option<Identity>,
+    /// The archive that the patch has made.
+    made: Option<File>,
 }
 
 /// Why a tarball is refused.
@@ -66,6 +76,22 @@ pub enum TarballError {
         /// Why not.
         source: ApplyError,
     },
+    /// It is a patch that cannot be read.
+    #[error("`{name}` is no patch that can be applied")]
+    Header {
+        /// The patch.
+        name: String,
+        /// Why not.
+        source: HeaderError,
+    },
+    /// A patch could not make its archive.
+    #[error("cannot apply `{name}` to the installed system")]
+    Patch {
+        /// The patch.
+        name: String,
+        /// Why not.
+        source: patch::ApplyError,
+    },
     /// Somebody wrote to the file after it was verified.
     #[error("`{name}` has changed since it was verified")]
     Changed {
@@ -89,16 +115,61 @@ impl Tarball {
             name: name(),
             source,
         })?;
-        let plain_size = plain_size(&file).map_err(|source| TarballError::Again {
+        let again = |source| TarballError::Again {
+            name: name(),
+            source,
+        };
+        let target = target(&file).map_err(again)?;
+        let target = target.transpose().map_err(|source| TarballError::Header {
             name: name(),
             source,
         })?;
+        let plain_size = match target {
+            Some(target) => Some(target.len),
+            None => plain_size(&file).map_err(again)?,
+        };
         Ok(Self {
             signed: signed.clone(),
             plain_size,
             file,
             digest,
+            target,
+            made: None,
         })
+    }
+
+    /// The length in bytes of the archive that it makes, if it is a patch.
+    pub fn patched_len(&self) -> Option<u64> {
+        self.target.map(|target| target.len)
+    }
+
+    /// Makes the archive out of the files of the installed system, which are only read.
+    pub fn make(
+        &mut self,
+        installed: &Root,
+        mut archive: File,
+        limits: patch::Limits,
+    ) -> Result<(), TarballError> {
+        self.read_again(&mut |_| (), |packed| {
+            let patch = TreePatch::open(BufReader::new(packed));
+            let patch = patch.map_err(|source| TarballError::Header {
+                name: self.name(),
+                source,
+            })?;
+            let made = patch.apply(installed, &mut archive, limits);
+            made.map_err(|source| TarballError::Patch {
+                name: self.name(),
+                source,
+            })
+        })?;
+        self.made = Some(archive);
+        Ok(())
+    }
+
+    /// Takes the archive that an earlier process has made. That it is the right one is found out
+    /// when it is read.
+    pub fn take_made(&mut self, archive: File) {
+        self.made = Some(archive);
     }
 
     /// Reads it to its end and finds out whether it can be applied. Changes nothing.
@@ -133,27 +204,59 @@ impl Tarball {
         })
     }
 
-    /// Reads it once more, and finds out whether these were the bytes that were verified.
+    /// Reads the plain archive, and finds out whether it is what was verified.
     fn through<T>(
         &self,
         read: OnRead<'_>,
+        take: impl FnOnce(&mut dyn Read) -> Result<T, TarballError>,
+    ) -> Result<T, TarballError> {
+        let (Some(target), Some(made)) = (self.target, &self.made) else {
+            return self.read_again(read, |packed| take(&mut unpacked(packed)));
+        };
+        // Progress counts the bytes of the file in the drop box.
+        let share = target.len.max(1);
+        let (mut plain, mut told) = (0, 0);
+        let len = self.file.metadata().map_or(0, |meta| meta.len());
+        let mut scaled = |bytes: u64| {
+            plain = (plain + bytes).min(share);
+            let now = u128::from(len) * u128::from(plain) / u128::from(share);
+            let now = u64::try_from(now).unwrap_or(len);
+            read(now - told);
+            told = now;
+        };
+        self.hashed(made, &mut scaled, target.sha256.into(), take)
+    }
+
+    /// Reads it once more, and finds out whether these were the bytes that were verified.
+    fn read_again<T>(
+        &self,
+        read: OnRead<'_>,
+        take: impl FnOnce(&mut dyn Read) -> Result<T, TarballError>,
+    ) -> Result<T, TarballError> {
+        self.hashed(&self.file, read, *self.digest, take)
+    }
+
+    fn hashed<T>(
+        &self,
+        mut file: &File,
+        read: OnRead<'_>,
+        digest: Sha256,
         take: impl FnOnce(&mut dyn Read) -> Result<T, TarballError>,
     ) -> Result<T, TarballError> {
         let again = |source| TarballError::Again {
             name: self.name(),
             source,
         };
-        let mut file = &self.file;
         file.rewind().map_err(again)?;
         let mut hashed = Hashed {
             file,
             hasher: Hasher::new(),
             read,
         };
-        let taken = take(&mut unpacked(&mut hashed))?;
+        let taken = take(&mut hashed)?;
         io::copy(&mut hashed, &mut io::sink()).map_err(again)?;
-        let digest: [u8; 32] = hashed.hasher.finalize().into();
-        if Sha256::from(digest) == *self.digest {
+        let found: [u8; 32] = hashed.hasher.finalize().into();
+        if Sha256::from(found) == digest {
             return Ok(taken);
         }
         Err(TarballError::Changed { name: self.name() })
@@ -163,6 +266,23 @@ impl Tarball {
     pub fn name(&self) -> String {
         self.signed.file().to_string()
     }
+}
+
+/// What a file leads to if it is a patch, as its first bytes tell.
+fn target(file: &File) -> io::Result<Option<Result<Identity, HeaderError>>> {
+    let mut begin = [0; tree::MAGIC.len()];
+    let is_short = file.metadata()?.len() < begin.len() as u64;
+    if is_short
+        || file
+            .read_exact_at(&mut begin, 0)
+            .map(|()| begin != tree::MAGIC)?
+    {
+        return Ok(None);
+    }
+    let mut file = file;
+    file.rewind()?;
+    let patch = TreePatch::open(BufReader::new(file));
+    Ok(Some(patch.map(|patch| patch.header().target)))
 }
 
 /// Hashes what is read, and tells of it.

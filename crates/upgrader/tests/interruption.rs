@@ -1,5 +1,9 @@
 //! Killed at any moment, the next run leads to the same system.
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+#![allow(
+    clippy::unnecessary_debug_formatting,
+    reason = "a path in quotes is a string of TOML"
+)]
 
 mod support;
 
@@ -135,6 +139,22 @@ fn deltas_killed_anywhere_are_completed() {
     let leave = |device: &Device| device.deltas(&versions.each_ref());
     let kills = killed_until_done(prepare, leave, &want(&versions[3]));
     assert!(kills > 8, "{kills} kills hit a running upgrader");
+}
+
+#[test]
+fn a_patch_killed_anywhere_is_completed() {
+    let versions = [1, 2, 3].map(version);
+    for way in ["beside", "direct"] {
+        let prepare = |device: &Device| {
+            let system = device.system();
+            device.configure(&format!("directory = {system:?}\nway = {way:?}"));
+            device.full(&versions[0]);
+            device.upgrade_well();
+        };
+        let leave = |device: &Device| device.patch_and_deltas(&versions.each_ref());
+        let kills = killed_until_done(prepare, leave, &want(&versions[2]));
+        assert!(kills > 8, "{way}: {kills} kills hit a running upgrader");
+    }
 }
 
 fn journal(device: &Device) -> Journal {

@@ -196,6 +196,10 @@ fn an_image_goes_to_the_other_slot_is_tried_and_confirmed() {
         assert_equal(&slotted.tree("b"), &want(&one()), "b runs");
         assert_eq!(slotted.boot(), "a");
         assert!(slotted.confirm().status.success());
+        // A patch reads what runs.
+        device.patch_and_deltas(&[&two(), &one(), &two(), &one()]);
+        device.upgrade_well();
+        assert_equal(&slotted.tree("b"), &want(&one()), "b, patched");
         // What the other slot has already is not copied again.
         device.deltas(&[&two(), &one()]);
         let output = device.upgrade_well();

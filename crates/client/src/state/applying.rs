@@ -28,6 +28,9 @@ pub struct Applying {
     pub channel: ChannelName,
     /// Its version.
     pub version: ImageVersion,
+    /// Whether it is applied by patches.
+    #[serde(default)]
+    pub patched: bool,
     /// The run of the kernel that it was handed over in.
     pub boot: String,
 }
@@ -91,6 +94,12 @@ impl State {
         self.forget("applying.json")
     }
 
+    /// Whether an update by patches has failed with this installed.
+    pub fn patches_failed(&self, installed: &Installed) -> bool {
+        let failed: Option<Installed> = self.read("patches-failed.json");
+        failed.as_ref() == Some(installed)
+    }
+
     /// Finds out how a hand-over ended, and notes it. None when there was none, or it cannot be
     /// known yet.
     pub fn settle(
@@ -117,6 +126,10 @@ impl State {
         if let Ending::Failed(why) = &ending {
             record.event = Event::Failed;
             record.reason = Some(why.clone());
+            if applying.patched {
+                // The next attempt is made with what needs nothing of the installed files.
+                self.write("patches-failed.json", &applying.installed)?;
+            }
         }
         self.record(&record)?;
         self.forget_applying()?;
@@ -220,6 +233,7 @@ mod tests {
             installed: installed("a", 5),
             channel: "a".parse().unwrap(),
             version: ImageVersion::new(6),
+            patched: false,
             boot: "x".into(),
         };
         let said = |outcome: &str, reason: &[&str]| {

@@ -128,6 +128,14 @@ pub struct Prepared {
     pub files: Vec<PreparedFile>,
 }
 
+impl Prepared {
+    /// Whether some of it are patches.
+    pub fn is_patched(&self) -> bool {
+        let mut files = self.files.iter();
+        files.any(|file| file.name.as_str().strip_suffix(".patch").is_some())
+    }
+}
+
 /// A file of a prepared update.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedFile {

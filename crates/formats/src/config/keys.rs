@@ -155,6 +155,13 @@ pub const SECTIONS: [Section; 8] = [
                 "What brings payloads. Beyond the original.",
             )
             .or("auto"),
+            Key::new(
+                "patch_memory",
+                "MiB",
+                "Memory that the upgrader has for applying patches, which are smaller than deltas; 0 \
+                 where it cannot apply them. Beyond the original.",
+            )
+            .or("0"),
         ],
     },
     Section {
@@ -246,7 +253,7 @@ pub const SECTIONS: [Section; 8] = [
 ];
 
 /// What kinds of values there are.
-pub const VALUES: [(&str, &str); 15] = [
+pub const VALUES: [(&str, &str); 16] = [
     ("host", "A host name or address."),
     ("port", "A number, or disabled."),
     (
@@ -259,6 +266,7 @@ pub const VALUES: [(&str, &str); 15] = [
     ),
     ("number", "A version: a whole number."),
     ("count", "A number above 0."),
+    ("MiB", "A number of MiB."),
     ("list", "KEY=VALUE,KEY=VALUE"),
     (
         "path",

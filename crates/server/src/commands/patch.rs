@@ -1,13 +1,15 @@
 //! `server patch`: the change between any two files, as `docs/formats/patch.md` has it.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 
 use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Subcommand;
 use serde::Serialize;
-use system_image_delta::patch::{ApplyError, HeaderError, Identity, Limits};
+use system_image_delta::Root;
+use system_image_delta::patch::tree::{self, TreePatch};
+use system_image_delta::patch::{self, ApplyError, Header, HeaderError, Identity, Limits};
 use system_image_delta_build::patch::{Options, make};
 use system_image_durable::Staged;
 use system_image_report::Size;
@@ -31,7 +33,7 @@ pub(super) enum Patch {
     },
     /// Make the file that a patch leads to
     Apply {
-        /// The file that the patch leads from
+        /// The file that the patch leads from; for a published one the directory of the system
         base: Utf8PathBuf,
         /// The patch
         patch: Utf8PathBuf,
@@ -66,6 +68,9 @@ struct Applied {
 #[derive(Debug, Serialize)]
 struct Info {
     base: Side,
+    /// Of how many files of a tree the base consists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<usize>,
     target: Side,
     memory: u64,
     work: u64,
@@ -112,11 +117,17 @@ impl Patch {
                 max_memory,
             } => apply_file(&base, &patch, &out, max_memory, context),
             Self::Info { patch } => {
-                let header = opened(&patch)?.header().clone();
+                let opened = Opened::new(&patch)?;
+                let (files, memory) = match &opened {
+                    Opened::Bytes(patch) => (None, patch.header().memory),
+                    Opened::Tree(patch) => (Some(patch.files().count()), patch.memory()),
+                };
+                let header = opened.header().clone();
                 let info = Info {
                     base: (&header.base).into(),
+                    files,
                     target: (&header.target).into(),
-                    memory: header.memory,
+                    memory,
                     work: header.work,
                     required: header.required,
                     optional: header.optional,
@@ -130,6 +141,9 @@ impl Patch {
                         "to      {} bytes, SHA-256 {}",
                         info.target.bytes, info.target.sha256
                     );
+                    if let Some(files) = info.files {
+                        println!("reads   {files} files of the installed system");
+                    }
                     println!("memory  {}", Size(info.memory));
                     println!("unpacks {}", Size(info.work));
                     for name in &info.required {
@@ -181,17 +195,21 @@ fn apply_file(
     memory: u64,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let from = open(base)?;
-    let opened = opened(patch)?;
+    let opened = Opened::new(patch)?;
     let writing = || format!("cannot write `{out}`");
     let mut staged = Staged::create(out, 0o644).with_context(writing)?;
     let limits = Limits {
         memory,
         ..Limits::default()
     };
-    let applied = opened
-        .apply(&from, staged.file(), limits)
-        .with_context(|| format!("cannot apply `{patch}` to `{base}`"))?;
+    let applied = match opened {
+        Opened::Bytes(patch) => patch.apply(&open(base)?, staged.file(), limits),
+        Opened::Tree(patch) => {
+            let root = Root::open(base.as_std_path()).with_context(|| reading(base))?;
+            patch.apply(&root, staged.file(), limits)
+        }
+    };
+    let applied = applied.with_context(|| format!("cannot apply `{patch}` to `{base}`"))?;
     if !context.dry_run {
         staged.commit().with_context(writing)?;
     }
@@ -207,9 +225,30 @@ fn open(path: &Utf8Path) -> anyhow::Result<File> {
     File::open(path).with_context(|| reading(path))
 }
 
-fn opened(path: &Utf8Path) -> anyhow::Result<system_image_delta::patch::Patch<BufReader<File>>> {
-    let input = BufReader::new(open(path)?);
-    system_image_delta::patch::Patch::open(input).with_context(|| reading(path))
+/// A patch of either kind.
+enum Opened {
+    Bytes(patch::Patch<BufReader<File>>),
+    Tree(TreePatch<BufReader<File>>),
+}
+
+impl Opened {
+    fn new(path: &Utf8Path) -> anyhow::Result<Self> {
+        let mut input = BufReader::new(open(path)?);
+        let begin = input.fill_buf().with_context(|| reading(path))?;
+        if begin.starts_with(&tree::MAGIC) {
+            TreePatch::open(input).map(Self::Tree)
+        } else {
+            patch::Patch::open(input).map(Self::Bytes)
+        }
+        .with_context(|| reading(path))
+    }
+
+    const fn header(&self) -> &Header {
+        match self {
+            Self::Bytes(patch) => patch.header(),
+            Self::Tree(patch) => patch.header(),
+        }
+    }
 }
 
 fn reading(path: &Utf8Path) -> String {

@@ -87,8 +87,12 @@ impl Publish {
 /// Tells people what was made.
 pub(super) fn tell(made: &Made) {
     eprintln!("full image: {}", Size(made.full));
-    for (base, size) in &made.deltas {
-        eprintln!("delta from {base}: {}", Size(*size));
+    for delta in &made.deltas {
+        let patched = delta
+            .patched
+            .map(|bytes| format!(", by patches {}", Size(bytes)));
+        let patched = patched.unwrap_or_default();
+        eprintln!("delta from {}: {}{patched}", delta.base, Size(delta.bytes));
     }
     for (base, why) in &made.refused {
         eprintln!("warning: no delta from {base}: {why}");

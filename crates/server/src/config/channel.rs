@@ -21,6 +21,9 @@ pub struct ChannelConfig {
     /// How many of the channel's own newest full images a delta leads from; a key of our own,
     /// `deltas`.
     pub deltas: u32,
+    /// Memory in bytes that devices have for applying patches, which then stand beside deltas; a key
+    /// of our own, `patch_memory`, in MiB. 0, the default, for none.
+    pub patch_memory: u64,
     /// What an image consists of, in order.
     pub files: Vec<FileRule>,
 }
@@ -44,17 +47,19 @@ impl Default for ChannelConfig {
             fullcount: 0,
             deltabase: Vec::new(),
             deltas: 1,
+            patch_memory: 0,
             files: Vec::new(),
         }
     }
 }
 
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 7] = [
     "type",
     "versionbase",
     "fullcount",
     "deltabase",
     "deltas",
+    "patch_memory",
     "files",
 ];
 
@@ -90,6 +95,7 @@ impl ChannelConfig {
         let versionbase = number("versionbase", 1, 1..=65_535, "a version from 1 to 65535")?;
         let fullcount = number("fullcount", 0, 0..=65_535, "a number of images")?;
         let deltas = number("deltas", 1, 0..=1000, "a number of images up to 1000")?;
+        let patch_memory = number("patch_memory", 0, 0..=4096, "a number of MiB up to 4096")?;
         let deltabase = list(ini, &section, "deltabase")
             .iter()
             .map(|channel| named(&section, "deltabase", channel))
@@ -104,6 +110,7 @@ impl ChannelConfig {
             fullcount,
             deltabase,
             deltas,
+            patch_memory: u64::from(patch_memory) << 20,
             files,
         })
     }

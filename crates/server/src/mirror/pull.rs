@@ -163,14 +163,14 @@ impl Run<'_> {
             .iter()
             .flat_map(|index| &index.images)
         {
-            for file in &image.files {
+            for file in image.named() {
                 known.insert(file.path.clone(), file.checksum);
             }
         }
         let images = self.pull.wanted.images(&index);
         let mut needs = Vec::new();
-        for file in images.iter().flat_map(|image| &image.files) {
-            if self.needs(file, &known, &chain)? {
+        for file in images.iter().flat_map(|image| image.named()) {
+            if self.needs(&file, &known, &chain)? {
                 needs.push(file.path.clone());
             }
         }

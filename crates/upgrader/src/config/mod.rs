@@ -9,7 +9,7 @@ pub mod fstab;
 mod written;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use system_image_delta::{Limits, Privileges};
+use system_image_delta::{Limits, Privileges, patch};
 use system_image_formats::name::{DeviceName, NameError};
 use system_image_slots::SlotName;
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub downgrade: bool,
     /// What an archive may cost.
     pub limits: Limits,
+    /// What applying a patch may cost.
+    pub patch_limits: patch::Limits,
     /// How often an update is continued that gets no further.
     pub attempts: u32,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
-use system_image_delta::{Limits, Privileges};
+use system_image_delta::{Limits, Privileges, patch};
 
 use super::block::BlockName;
 use super::fstab::Fstab;
@@ -105,6 +105,7 @@ struct WrittenReset {
 struct WrittenLimits {
     archive_bytes: Option<u64>,
     archive_members: Option<u64>,
+    patch_memory_mib: Option<u32>,
 }
 
 pub(super) fn parse(
@@ -167,10 +168,19 @@ pub(super) fn parse(
             members: written.limits.archive_members.unwrap_or(usual.members),
             ..usual
         },
+        patch_limits: patch_limits(&written.limits),
         attempts: written.attempts.unwrap_or(ATTEMPTS).max(1),
         data,
         drop_box,
     })
+}
+
+fn patch_limits(written: &WrittenLimits) -> patch::Limits {
+    let mut limits = patch::Limits::default();
+    if let Some(mib) = written.patch_memory_mib {
+        limits.memory = u64::from(mib) << 20;
+    }
+    limits
 }
 
 /// Where the system is without slots. Without a word in the settings, as the recoveries have it: on
