@@ -437,10 +437,37 @@ class Applier:
         return copied
 
 
+def files(root, patch):
+    """The content of the files that stand for the base, and the patch behind their list."""
+    front = Numbers(patch[8:])
+    assert front.number() == 1
+    length, packed = front.number(), front.number()
+    start = 8 + front.at
+    names = lzma.decompress(patch[start : start + packed])
+    assert len(names) == length
+    names, path, base = Numbers(names), b"", b""
+    while names.at < length:
+        size, shared, more = names.number(), names.number(), names.number()
+        path = path[:shared] + names.data[names.at : names.at + more]
+        names.at += more
+        with open(os.path.join(os.fsencode(root), path), "rb") as file:
+            content = file.read()
+        assert len(content) == size, path
+        base += content
+    return base, patch[start + packed :]
+
+
 def main():
     base, patch, out = sys.argv[1:]
-    with open(base, "rb") as base, open(patch, "rb") as patch:
-        target = Applier(base.read(), patch.read()).apply()
+    with open(patch, "rb") as patch:
+        patch = patch.read()
+    if os.path.isdir(base):
+        assert patch.startswith(b"\x89SIT\r\n\x1a\n")
+        base, patch = files(base, patch)
+    else:
+        with open(base, "rb") as file:
+            base = file.read()
+    target = Applier(base, patch).apply()
     with open(out, "wb") as file:
         file.write(target)
 

@@ -31,6 +31,8 @@ pub(crate) enum Left {
     Full(Vec<Tree>),
     /// Deltas along these systems, from the installed one.
     Deltas(Vec<Tree>),
+    /// A patch to the first of these systems from the installed one, then deltas along the others.
+    Patch(Vec<Tree>),
     /// A delta to this system, with a kernel, a recovery and a payload for user data.
     Beside(Tree),
     /// The same after user data was wiped.
@@ -43,7 +45,9 @@ impl Scenario {
     /// The system that the update leads to.
     pub(crate) fn target(&self) -> &Tree {
         match &self.left {
-            Left::Full(trees) | Left::Deltas(trees) => trees.last().unwrap_or(&self.old),
+            Left::Full(trees) | Left::Deltas(trees) | Left::Patch(trees) => {
+                trees.last().unwrap_or(&self.old)
+            }
             Left::Beside(tree) | Left::WipedBeside(tree) => tree,
             Left::Reset => &self.old,
         }
@@ -56,6 +60,10 @@ impl Scenario {
             Left::Deltas(trees) => {
                 let along: Vec<_> = [&self.old].into_iter().chain(trees).collect();
                 recovery.deltas(&along);
+            }
+            Left::Patch(trees) => {
+                let along: Vec<_> = [&self.old].into_iter().chain(trees).collect();
+                recovery.patch_and_deltas(&along);
             }
             Left::Beside(tree) => self.leave_beside(recovery, tree, ""),
             Left::WipedBeside(tree) => self.leave_beside(recovery, tree, "format data\n"),
@@ -117,6 +125,12 @@ pub(crate) fn all() -> Vec<Scenario> {
             layouts,
             old: version(1),
             left: Left::Deltas(vec![version(2)]),
+        },
+        Scenario {
+            name: "patch",
+            layouts,
+            old: version(1),
+            left: Left::Patch(vec![version(2), version(3)]),
         },
         Scenario {
             name: "full-and-deltas",

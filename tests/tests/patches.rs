@@ -5,6 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use system_image_testkit::tree::Tree;
+use system_image_testkit::{between, patch};
+
 fn run(directory: &Path, program: &str, arguments: &[&str]) {
     let output = Command::new(program)
         .current_dir(directory)
@@ -91,4 +94,38 @@ fn a_second_applier_makes_the_same() {
     let new = fs::read(place.join("new.tar")).unwrap();
     assert!(fs::read(place.join("ours.tar")).unwrap() == new);
     assert!(fs::read(place.join("theirs.tar")).unwrap() == new);
+}
+
+#[test]
+fn another_applier_makes_the_same_of_the_files_of_a_tree() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let text = |end: &str| (0..9000).map(|i| format!("{i}\n")).collect::<String>() + end;
+    let base = Tree::new()
+        .dir("usr")
+        .file("usr/empty", "")
+        .file("usr/text", text("old"))
+        .file("usr/texture", text("and more"));
+    let target = base.clone().file("usr/text", text("new"));
+    let target = target.file("usr/texture", text("or less"));
+    fs::write(place.join("base.tar"), base.tar()).unwrap();
+    fs::write(place.join("a.patch"), patch(&base, &target)).unwrap();
+    run(place, "tar", &["--extract", "--file", "base.tar"]);
+    let applier = Path::new(env!("CARGO_MANIFEST_DIR")).join("patch.py");
+    let applier = applier.to_str().unwrap();
+    run(
+        place,
+        "python3",
+        &[applier, "system", "a.patch", "theirs.tar"],
+    );
+    let server = system_image_tests::programs().join("system-image-server");
+    let server = server.to_str().unwrap();
+    run(
+        place,
+        server,
+        &["patch", "apply", "system", "a.patch", "ours.tar"],
+    );
+    let delta = between(&base, &target);
+    assert!(fs::read(place.join("theirs.tar")).unwrap() == delta);
+    assert!(fs::read(place.join("ours.tar")).unwrap() == delta);
 }

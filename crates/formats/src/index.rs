@@ -222,15 +222,16 @@ impl Image {
     /// The same image with each file that has a patch replaced by it, and the memory in bytes that
     /// applying the hungriest takes; `None` if there is no patch.
     pub fn patched(&self) -> Option<(Self, u64)> {
-        let mut image = self.clone();
-        let mut most = None;
-        for file in &mut image.files {
-            if let Some(patch) = file.patch() {
-                most = most.max(Some(patch.memory));
-                *file = patch.file;
-            }
-        }
-        Some((image, most?))
+        let patches: Vec<_> = self.files.iter().map(FileEntry::patch).collect();
+        let most = patches.iter().flatten().map(|patch| patch.memory).max()?;
+        let files = self.files.iter().zip(patches);
+        let files =
+            files.map(|(file, patch)| patch.map_or_else(|| file.clone(), |patch| patch.file));
+        let image = Self {
+            files: files.collect(),
+            ..self.clone()
+        };
+        Some((image, most))
     }
 
     /// Bytes to download; a sum beyond `u64` stays at its end.

@@ -227,6 +227,38 @@ mod tests {
     }
 
     #[test]
+    fn after_an_update_by_patches_that_failed_the_next_one_comes_without_them() {
+        let place = tempfile::tempdir().unwrap();
+        let place = Utf8Path::from_path(place.path()).unwrap();
+        let state = State {
+            directory: place.join("state"),
+        };
+        let result = place.join("result.json");
+        for (patched, outcome, want) in [
+            (true, "installed", false),
+            (false, "refused", false),
+            (true, "refused", true),
+        ] {
+            let applying = Applying {
+                at: 1,
+                installed: installed("a", 5),
+                channel: "a".parse().unwrap(),
+                version: ImageVersion::new(6),
+                patched,
+                boot: boot().unwrap(),
+            };
+            state.note_applying(&applying).unwrap();
+            let text = format!(r#"{{"outcome": "{outcome}", "version": 6}}"#);
+            fs::write(&result, text).unwrap();
+            let settled = state.settle(&applying.installed, place, &result, 9);
+            settled.unwrap().unwrap();
+            assert_eq!(state.patches_failed(&installed("a", 5)), want, "{outcome}");
+        }
+        // Another version's files are those that its image has.
+        assert!(!state.patches_failed(&installed("a", 6)));
+    }
+
+    #[test]
     fn how_an_update_ended_is_told_from_what_is_installed_and_what_the_upgrader_said() {
         let applying = Applying {
             at: 1,
