@@ -133,6 +133,7 @@ impl<'a> Areas<'a> {
                     codec: Codec::Stored,
                     plain: Vec::new(),
                     plain_len: new.end - new.start,
+                    proved: None,
                 });
             }
             let source = source.map_or(Source::New, |(space, offset)| {

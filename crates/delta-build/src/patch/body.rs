@@ -2,6 +2,7 @@
 //! its own, cut into pieces that stand where their first byte is asked for.
 
 use std::io::{self, Write};
+use std::sync::Mutex;
 
 use liblzma::stream::{Filters, LzmaOptions, MatchFinder, Mode};
 use liblzma::write::XzEncoder;
@@ -10,17 +11,116 @@ use system_image_delta::patch::{KINDS, Patch, Stream, varint};
 use crate::parallel;
 use crate::patch::plan::kind;
 
-/// A run of bytes that the applier asks one stream for. There are millions of them.
-#[derive(Clone, Copy)]
+/// The runs of bytes that the applier asks streams for, in order. There are millions of them: each
+/// is the stream and the length in one byte, or the stream alone and then the length as a varint.
+#[derive(Default)]
 struct Asked {
-    stream: u8,
-    bytes: u32,
+    runs: Vec<u8>,
+    /// The last run, which may become longer.
+    last: Option<(u8, u64)>,
+}
+
+/// Lengths from this on do not fit into the byte of the stream.
+const LONG: u64 = 256 / STREAMS as u64;
+const STREAMS: u8 = Stream::Residue(KINDS - 1).number() + 1;
+
+impl Asked {
+    fn add(&mut self, stream: u8, len: u64) {
+        match &mut self.last {
+            _ if len == 0 => {}
+            Some((last, before)) if *last == stream => *before += len,
+            _ => {
+                self.end();
+                self.last = Some((stream, len));
+            }
+        }
+    }
+
+    /// Writes the last run down.
+    fn end(&mut self) {
+        let Some((stream, len)) = self.last.take() else {
+            return;
+        };
+        match u8::try_from(len) {
+            Ok(short) if len < LONG => self.runs.push(short * STREAMS + stream),
+            _ => {
+                self.runs.push(stream);
+                varint::put(&mut self.runs, len);
+            }
+        }
+    }
+
+    /// Tells of each run.
+    fn each(mut self, mut tell: impl FnMut(usize, u64)) {
+        self.end();
+        let mut left = &self.runs[..];
+        while let Some((&first, rest)) = left.split_first() {
+            left = rest;
+            let len = match first / STREAMS {
+                0 => varint::read(&mut left).expect("it was just written"),
+                short => short.into(),
+            };
+            tell(usize::from(first % STREAMS), len);
+        }
+    }
+}
+
+/// The plain bytes of a stream. What is long is held where it is, not copied.
+#[derive(Default)]
+struct Plain {
+    blocks: Vec<Vec<u8>>,
+    len: usize,
+}
+
+/// Length of the blocks that short pieces are put into, in bytes.
+const BLOCK: usize = 256 << 10;
+
+impl Plain {
+    fn put(&mut self, bytes: &[u8]) {
+        self.len += bytes.len();
+        match self.blocks.last_mut() {
+            Some(last) if last.capacity() - last.len() >= bytes.len() => {
+                last.extend_from_slice(bytes);
+            }
+            _ => {
+                let mut block = Vec::with_capacity(BLOCK.max(bytes.len()));
+                block.extend_from_slice(bytes);
+                self.blocks.push(block);
+            }
+        }
+    }
+
+    fn hold(&mut self, mut bytes: Vec<u8>) {
+        if bytes.len() < BLOCK {
+            self.put(&bytes);
+            return;
+        }
+        bytes.shrink_to_fit();
+        self.len += bytes.len();
+        self.blocks.push(bytes);
+    }
+
+    /// A copy of so many bytes from the middle.
+    fn middle(&self, len: usize) -> Vec<u8> {
+        let start = self.len / 2;
+        let mut at = 0;
+        let mut bytes = Vec::with_capacity(len);
+        for block in &self.blocks {
+            let from = start.saturating_sub(at).min(block.len());
+            let to = (start + len).saturating_sub(at).min(block.len());
+            bytes.extend_from_slice(&block[from..to]);
+            at += block.len();
+        }
+        bytes
+    }
 }
 
 /// Streams as they grow.
 pub(crate) struct Body {
-    streams: Vec<Vec<u8>>,
-    asked: Vec<Asked>,
+    streams: Vec<Plain>,
+    asked: Asked,
+    /// A number in its form.
+    number: Vec<u8>,
 }
 
 /// A packed body.
@@ -36,43 +136,28 @@ pub(crate) struct Packed {
 impl Body {
     pub(crate) fn new() -> Self {
         Self {
-            streams: vec![Vec::new(); Stream::COUNT],
-            asked: Vec::new(),
+            streams: (0..STREAMS).map(|_| Plain::default()).collect(),
+            asked: Asked::default(),
+            number: Vec::new(),
         }
     }
 
-    /// Appends bytes to a stream.
-    pub(crate) fn put(&mut self, stream: Stream, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        let number = stream.number();
-        self.streams[usize::from(number)].extend_from_slice(bytes);
-        self.asked(number, bytes.len());
+    /// Appends bytes to a stream, which are [asked](Self::ask) for later.
+    pub(crate) fn hold(&mut self, stream: Stream, bytes: Vec<u8>) {
+        self.streams[usize::from(stream.number())].hold(bytes);
     }
 
-    /// Appends a number to a stream.
+    /// Asks for the next bytes of a stream.
+    pub(crate) fn ask(&mut self, stream: Stream, len: u64) {
+        self.asked.add(stream.number(), len);
+    }
+
+    /// Appends a number to a stream, and asks for it.
     pub(crate) fn number(&mut self, stream: Stream, value: u64) {
-        let number = stream.number();
-        let bytes = &mut self.streams[usize::from(number)];
-        let before = bytes.len();
-        varint::put(bytes, value);
-        let len = bytes.len() - before;
-        self.asked(number, len);
-    }
-
-    fn asked(&mut self, stream: u8, len: usize) {
-        let mut left = len;
-        while left > 0 {
-            let bytes = u32::try_from(left).unwrap_or(u32::MAX);
-            left -= bytes as usize;
-            match self.asked.last_mut() {
-                Some(last) if last.stream == stream && last.bytes <= u32::MAX - bytes => {
-                    last.bytes += bytes;
-                }
-                _ => self.asked.push(Asked { stream, bytes }),
-            }
-        }
+        self.number.clear();
+        varint::put(&mut self.number, value);
+        self.streams[usize::from(stream.number())].put(&self.number);
+        self.ask(stream, self.number.len() as u64);
     }
 
     /// Packs all streams, on as many threads as are given, for an applier that has `memory` bytes
@@ -81,31 +166,36 @@ impl Body {
         let dictionaries = self.dictionaries(memory);
         // The longest first, so that none is left alone at the end.
         let mut order: Vec<usize> = (0..self.streams.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(self.streams[i].len()));
+        order.sort_by_key(|&i| std::cmp::Reverse(self.streams[i].len));
+        let streams: Vec<Mutex<Plain>> = self.streams.into_iter().map(Mutex::new).collect();
         let packed = parallel::each(threads, &order, |&i| {
-            if self.streams[i].is_empty() {
-                return Ok(Vec::new());
-            }
-            pack(&self.streams[i], dictionaries[i])
+            // What is packed is given back.
+            let plain = std::mem::take(&mut *streams[i].lock().expect("each is taken once"));
+            let len = plain.len as u64;
+            let packed = match len {
+                0 => Vec::new(),
+                _ => pack(plain, dictionaries[i])?,
+            };
+            Ok::<_, io::Error>((len, packed))
         });
         let mut chunks: Vec<Chunks> = (0..order.len()).map(|_| Chunks::default()).collect();
         let mut lengths = vec![(0, 0); order.len()];
         for (&i, packed) in order.iter().zip(packed) {
-            let packed = packed?;
-            lengths[i] = (self.streams[i].len() as u64, packed.len() as u64);
+            let (len, packed) = packed?;
+            lengths[i] = (len, packed.len() as u64);
             chunks[i] = Chunks::of(packed);
         }
         let mut bytes = Vec::new();
-        for asked in &self.asked {
-            let chunks = &mut chunks[usize::from(asked.stream)];
-            chunks.wanted += u64::from(asked.bytes);
+        self.asked.each(|stream, len| {
+            let chunks = &mut chunks[stream];
+            chunks.wanted += len;
             while chunks.delivered < chunks.wanted {
                 let chunk = chunks.next();
-                bytes.push(asked.stream);
+                bytes.push(u8::try_from(stream).expect("there are few streams"));
                 varint::put(&mut bytes, chunk.len() as u64);
                 bytes.extend_from_slice(chunk);
             }
-        }
+        });
         Ok(Packed {
             dictionaries,
             bytes,
@@ -119,7 +209,7 @@ impl Body {
         loop {
             let streams = self.streams.iter().enumerate();
             let chosen: Vec<u64> = streams
-                .map(|(i, bytes)| dictionary(i, bytes.len(), largest))
+                .map(|(i, plain)| dictionary(i, plain.len, largest))
                 .collect();
             let takes = Patch::<&[u8]>::streams_memory(&chosen);
             if takes <= memory || largest <= SMALLEST_DICTIONARY {
@@ -171,27 +261,31 @@ const WAYS: [(u32, u32, u32); 4] = [(3, 0, 0), (0, 0, 0), (0, 2, 2), (4, 0, 0)];
 /// How much of a stream is packed to see which way is the best, in bytes.
 const SAMPLE: usize = 256 << 10;
 
-fn pack(bytes: &[u8], dictionary: u64) -> io::Result<Vec<u8>> {
-    let middle = bytes.len() / 2;
-    let sample = if bytes.len() > 4 * SAMPLE {
-        &bytes[middle..middle + SAMPLE]
+fn pack(plain: Plain, dictionary: u64) -> io::Result<Vec<u8>> {
+    let is_short = plain.len <= 4 * SAMPLE;
+    let sample = if is_short {
+        plain.blocks.concat()
     } else {
-        bytes
+        plain.middle(SAMPLE)
     };
-    let mut best = (WAYS[0], lzma2(sample, dictionary, WAYS[0])?);
+    let mut best = (WAYS[0], lzma2([&sample], dictionary, WAYS[0])?);
     for way in &WAYS[1..] {
-        let packed = lzma2(sample, dictionary, *way)?;
+        let packed = lzma2([&sample], dictionary, *way)?;
         if packed.len() < best.1.len() {
             best = (*way, packed);
         }
     }
-    if sample.len() == bytes.len() {
+    if is_short {
         return Ok(best.1);
     }
-    lzma2(bytes, dictionary, best.0)
+    lzma2(plain.blocks, dictionary, best.0)
 }
 
-fn lzma2(bytes: &[u8], dictionary: u64, way: (u32, u32, u32)) -> io::Result<Vec<u8>> {
+fn lzma2(
+    blocks: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    dictionary: u64,
+    way: (u32, u32, u32),
+) -> io::Result<Vec<u8>> {
     let mut options = LzmaOptions::new_preset(6)?;
     options
         .dict_size(u32::try_from(dictionary).expect("dictionaries are small"))
@@ -206,7 +300,9 @@ fn lzma2(bytes: &[u8], dictionary: u64, way: (u32, u32, u32)) -> io::Result<Vec<
     filters.lzma2(&options);
     let stream = liblzma::stream::Stream::new_raw_encoder(&filters)?;
     let mut encoder = XzEncoder::new_stream(Vec::new(), stream);
-    encoder.write_all(bytes)?;
+    for block in blocks {
+        encoder.write_all(block.as_ref())?;
+    }
     encoder.finish()
 }
 

@@ -10,17 +10,18 @@ use crate::patch::program::Made;
 /// Zeros between two residues that are cheaper as residues than as an end and a beginning.
 const CHEAP_ZEROS: usize = 24;
 
-/// A literal and then a copy with residues.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A literal and then a copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Op {
-    pub(crate) literal: Vec<u8>,
+    /// Length of the literal in bytes.
+    pub(crate) literal: u64,
     pub(crate) address: u64,
+    /// Length of the copy in bytes.
     pub(crate) copy: u64,
-    /// Runs of residues, by their place in the copy.
-    pub(crate) residues: Vec<(u64, Vec<u8>)>,
 }
 
-/// Ops that follow each other; neighbours that go on with each other become one.
+/// Ops that follow each other; neighbours that go on with each other become one. There are millions
+/// of them between two releases of a system, so that all they hold stands together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ops {
     pub(crate) all: Vec<Op>,
@@ -28,16 +29,32 @@ pub(crate) struct Ops {
     pub(crate) len: u64,
     /// Where the old file begins, and its pointers, if they are changed.
     pub(crate) pointers: Option<(u64, Pointers)>,
+    literals: Vec<u8>,
+    /// Varints, two for each run of residues: the copied bytes in front of it, counted from the end of
+    /// the run before, and its length.
+    runs: Vec<u8>,
+    residues: Vec<u8>,
+    /// Copied bytes behind the last run of residues.
+    tail: u64,
 }
 
 impl Ops {
     /// Appends bytes that are new.
     pub(crate) fn literal(&mut self, bytes: &[u8]) {
-        self.len += bytes.len() as u64;
+        self.literals.extend_from_slice(bytes);
+        self.skip(bytes.len() as u64);
+    }
+
+    /// Appends the length of a literal.
+    fn skip(&mut self, literal: u64) {
+        if literal == 0 {
+            return;
+        }
+        self.len += literal;
         match self.all.last_mut() {
-            Some(last) if last.copy == 0 => last.literal.extend_from_slice(bytes),
+            Some(last) if last.copy == 0 => last.literal += literal,
             _ => self.all.push(Op {
-                literal: bytes.to_vec(),
+                literal,
                 ..Op::default()
             }),
         }
@@ -45,32 +62,69 @@ impl Ops {
 
     /// Appends a copy of `old`, which stands at `address`, that is to become `new`.
     pub(crate) fn copy(&mut self, address: u64, old: &[u8], new: &[u8]) {
-        self.copied(address, new.len() as u64, residues(old, new));
+        self.span(address, new.len() as u64);
+        self.residues(old, new);
     }
 
-    /// Appends a copy.
-    pub(crate) fn copied(&mut self, address: u64, len: u64, residues: Vec<(u64, Vec<u8>)>) {
-        if len == 0 {
+    /// Appends a copy of what needs no change.
+    pub(crate) fn copied(&mut self, address: u64, len: u64) {
+        self.span(address, len);
+        self.tail += len;
+    }
+
+    /// Appends the place and the length of a copy.
+    fn span(&mut self, address: u64, copy: u64) {
+        if copy == 0 {
             return;
         }
-        self.len += len;
+        self.len += copy;
         match self.all.last_mut() {
             Some(last) if last.copy == 0 => {
                 last.address = address;
-                last.copy = len;
-                last.residues = residues;
+                last.copy = copy;
             }
-            Some(last) if last.address + last.copy == address => {
-                let shifted = residues.into_iter().map(|(at, run)| (last.copy + at, run));
-                last.residues.extend(shifted);
-                last.copy += len;
-            }
+            Some(last) if last.address + last.copy == address => last.copy += copy,
             _ => self.all.push(Op {
+                literal: 0,
                 address,
-                copy: len,
-                residues,
-                ..Op::default()
+                copy,
             }),
+        }
+    }
+
+    /// Appends what must be added to `old` to get `new`.
+    fn residues(&mut self, old: &[u8], new: &[u8]) {
+        // Where the last run begins and ends.
+        let (mut start, mut end) = (0, 0);
+        let mut at = 0;
+        while at < new.len() {
+            let same = crate::patch::matcher::common(&old[at..], &new[at..]);
+            at += same;
+            if at >= new.len() {
+                break;
+            }
+            if end > start && same < CHEAP_ZEROS {
+                self.residues.resize(self.residues.len() + same, 0);
+            } else {
+                self.end_run(end - start);
+                self.tail += (at - end) as u64;
+                start = at;
+            }
+            while at < new.len() && old[at] != new[at] {
+                self.residues.push(new[at].wrapping_sub(old[at]));
+                at += 1;
+            }
+            end = at;
+        }
+        self.end_run(end - start);
+        self.tail += (new.len() - end) as u64;
+    }
+
+    /// Ends a run of residues of this length, if there is one.
+    fn end_run(&mut self, len: usize) {
+        if len > 0 {
+            varint::put(&mut self.runs, std::mem::take(&mut self.tail));
+            varint::put(&mut self.runs, len as u64);
         }
     }
 
@@ -96,45 +150,58 @@ impl Ops {
 
     /// Whether there are only copies of what needs no change.
     pub(crate) fn are_bare(&self) -> bool {
-        let is_bare = |op: &Op| op.literal.is_empty() && op.residues.is_empty();
-        self.pointers.is_none() && self.all.iter().all(is_bare)
+        self.pointers.is_none() && self.literals.is_empty() && self.runs.is_empty()
+    }
+
+    /// Gives back what was set aside for more of them.
+    pub(crate) fn shrink(&mut self) {
+        self.all.shrink_to_fit();
+        self.literals.shrink_to_fit();
+        self.runs.shrink_to_fit();
+        self.residues.shrink_to_fit();
     }
 
     /// Appends what another one has.
-    pub(crate) fn append(&mut self, other: Self) {
+    pub(crate) fn append(&mut self, mut other: Self) {
         for op in other.all {
-            if !op.literal.is_empty() {
-                self.literal(&op.literal);
-            }
-            self.copied(op.address, op.copy, op.residues);
+            self.skip(op.literal);
+            self.span(op.address, op.copy);
+        }
+        self.literals.append(&mut other.literals);
+        self.residues.append(&mut other.residues);
+        let mut runs = Runs(&other.runs);
+        let Some((gap, len)) = runs.next() else {
+            self.tail += other.tail;
+            return;
+        };
+        varint::put(&mut self.runs, self.tail + gap);
+        varint::put(&mut self.runs, len);
+        self.runs.extend_from_slice(runs.0);
+        self.tail = other.tail;
+    }
+
+    /// How many bytes are copied before the next run of residues, if `behind` are behind them all.
+    fn ahead(&self, behind: u64) -> u64 {
+        match Runs(&self.runs).next() {
+            Some((gap, _)) => gap,
+            None => self.tail + behind,
         }
     }
 }
 
-/// What must be added to `old` to get `new`, as runs with their places.
-pub(crate) fn residues(old: &[u8], new: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let mut runs: Vec<(u64, Vec<u8>)> = Vec::new();
-    let mut at = 0;
-    while at < new.len() {
-        let same = crate::patch::matcher::common(&old[at..], &new[at..]);
-        at += same;
-        if at >= new.len() {
-            break;
+/// Runs of residues: the copied bytes in front of each, and its length.
+struct Runs<'a>(&'a [u8]);
+
+impl Iterator for Runs<'_> {
+    type Item = (u64, u64);
+
+    fn next(&mut self) -> Option<(u64, u64)> {
+        if self.0.is_empty() {
+            return None;
         }
-        if let Some((_, run)) = runs.last_mut()
-            && same < CHEAP_ZEROS
-        {
-            run.resize(run.len() + same, 0);
-        } else {
-            runs.push((at as u64, Vec::new()));
-        }
-        let (_, run) = runs.last_mut().expect("one was just there");
-        while at < new.len() && old[at] != new[at] {
-            run.push(new[at].wrapping_sub(old[at]));
-            at += 1;
-        }
+        let mut number = || varint::read(&mut self.0).expect("they are whole");
+        Some((number(), number()))
     }
-    runs
 }
 
 /// A part, or a view that is opened between parts.
@@ -148,36 +215,39 @@ pub(crate) enum Written {
 /// Writes all of it, and gives each part's memory back when it is written.
 pub(crate) fn write(all: Vec<Written>) -> Body {
     let mut body = Body::new();
-    // Copied bytes before each run of residues, counted from the end of the run before.
-    let mut gaps = Vec::new();
-    let mut gap = 0;
-    for op in all.iter().flat_map(Written::ops) {
-        let mut at = 0;
-        for (place, run) in &op.residues {
-            gaps.push(gap + place - at);
-            gap = 0;
-            at = place + run.len() as u64;
+    // Copied bytes before the next run of residues, behind each.
+    let mut behind = Vec::with_capacity(all.len());
+    let mut ahead = 0;
+    for written in all.iter().rev() {
+        behind.push(ahead);
+        if let Written::Run { ops, .. } = written {
+            ahead = ops.ahead(ahead);
         }
-        gap += op.copy - at;
     }
-    gaps.push(gap);
-    let mut gaps = gaps.into_iter();
-    let mut needs_gap = true;
+    let mut gap = Gap::default();
     // A literal mostly stands for as many bytes of the base.
     let mut position = 0_u64;
     for written in all {
-        let (kind, run) = match &written {
+        let behind = behind.pop().expect("there is one for each");
+        let (kind, run) = match written {
             Written::Control(control) => {
-                for &number in control {
+                for number in control {
                     body.number(Stream::Control, number);
                 }
                 continue;
             }
-            Written::Run { kind, ops } => (*kind, ops),
+            Written::Run { kind, ops } => (kind, ops),
         };
-        for number in head(kind, run, position) {
+        for number in head(kind, &run, position) {
             body.number(Stream::Control, number);
         }
+        body.hold(Stream::Literal(kind), run.literals);
+        body.hold(Stream::Residue(kind), run.residues);
+        let mut residues = Residues {
+            kind,
+            runs: Runs(&run.runs),
+            tail: run.tail + behind,
+        };
         // Where the copies go must be known before the first pointer is moved.
         let step = if run.pointers.is_some() {
             run.all.len()
@@ -186,11 +256,11 @@ pub(crate) fn write(all: Vec<Written>) -> Body {
         };
         for ops in run.all.chunks(step.max(1)) {
             for op in ops {
-                body.number(Stream::Literals, op.literal.len() as u64);
+                body.number(Stream::Literals, op.literal);
                 if run.pointers.is_none() {
-                    body.put(Stream::Literal(kind), &op.literal);
+                    body.ask(Stream::Literal(kind), op.literal);
                 }
-                position += op.literal.len() as u64;
+                position += op.literal;
                 if op.copy > 0 {
                     body.number(Stream::Copies, op.copy);
                     let by = op.address.wrapping_sub(position).cast_signed();
@@ -200,9 +270,9 @@ pub(crate) fn write(all: Vec<Written>) -> Body {
             }
             for op in ops {
                 if run.pointers.is_some() {
-                    body.put(Stream::Literal(kind), &op.literal);
+                    body.ask(Stream::Literal(kind), op.literal);
                 }
-                op.residues(kind, &mut gaps, &mut needs_gap, &mut body);
+                residues.write(op.copy, &mut gap, &mut body);
             }
         }
     }
@@ -227,29 +297,43 @@ fn head(kind: u8, run: &Ops, position: u64) -> Vec<u64> {
     numbers
 }
 
-impl Op {
-    /// Writes the residues of a copy, and the gaps between them.
-    fn residues(
-        &self,
-        kind: u8,
-        gaps: &mut impl Iterator<Item = u64>,
-        needs_gap: &mut bool,
-        body: &mut Body,
-    ) {
-        let mut at = 0;
-        for (place, run) in &self.residues {
-            if std::mem::take(needs_gap) {
-                let gap = gaps.next().expect("there is one before each run");
-                body.number(Stream::Gaps, gap);
+/// The gap before the next run of residues.
+#[derive(Default)]
+struct Gap {
+    /// Whether it was told already.
+    is_told: bool,
+    /// What is left of it.
+    left: u64,
+}
+
+/// Residues that are yet to be written.
+struct Residues<'a> {
+    kind: u8,
+    runs: Runs<'a>,
+    /// The gap behind the last run.
+    tail: u64,
+}
+
+impl Residues<'_> {
+    /// Writes those of a copy, and the gaps between them.
+    fn write(&mut self, mut copy: u64, gap: &mut Gap, body: &mut Body) {
+        while copy > 0 {
+            if !gap.is_told {
+                let next = Runs(self.runs.0).next();
+                gap.left = next.map_or(self.tail, |(gap, _)| gap);
+                gap.is_told = true;
+                body.number(Stream::Gaps, gap.left);
             }
-            body.number(Stream::Runs, run.len() as u64);
-            body.put(Stream::Residue(kind), run);
-            *needs_gap = true;
-            at = place + run.len() as u64;
-        }
-        if at < self.copy && std::mem::take(needs_gap) {
-            let gap = gaps.next().expect("there is one behind the last run");
-            body.number(Stream::Gaps, gap);
+            if gap.left >= copy {
+                gap.left -= copy;
+                return;
+            }
+            copy -= gap.left;
+            let (_, len) = self.runs.next().expect("a run follows the gap");
+            body.number(Stream::Runs, len);
+            body.ask(Stream::Residue(self.kind), len);
+            gap.is_told = false;
+            copy -= len;
         }
     }
 }
@@ -258,12 +342,5 @@ impl Written {
     /// Whether it has pointers that are changed.
     pub(crate) fn has_pointers(&self) -> bool {
         matches!(self, Self::Run { ops, .. } if ops.pointers.is_some())
-    }
-
-    fn ops(&self) -> &[Op] {
-        match self {
-            Self::Control(_) => &[],
-            Self::Run { ops, .. } => &ops.all,
-        }
     }
 }

@@ -156,7 +156,8 @@ fn covering(mut items: Vec<Item>, len: u64) -> Vec<Item> {
     all
 }
 
-fn whole(len: u64) -> Item {
+/// One item that is all content.
+pub(crate) fn whole(len: u64) -> Item {
     Item::new(Vec::new(), 0..0, 0..len)
 }
 

@@ -323,7 +323,7 @@ impl Maker<'_> {
         let mut ops = Ops::default();
         let len = segment.new.end - segment.new.start;
         match segment.source {
-            Source::Copy(place) => ops.copied(self.address(place), len, Vec::new()),
+            Source::Copy(place) => ops.copied(self.address(place), len),
             Source::Aligned(place) => {
                 let (old, new) = (self.old(place, len)?, self.wanted(part, &segment.new)?);
                 ops.copy(self.address(place), &old, &new);
@@ -354,7 +354,9 @@ impl Maker<'_> {
         let mut jobs: Vec<_> = jobs.into_iter().collect();
         jobs.sort_by_key(|(_, (weight, job))| (std::cmp::Reverse(*weight), job[0]));
         let results = parallel::each(threads, &jobs, |&((place, len), (_, ref job))| {
-            self.search(place, len, job)
+            let mut ops = self.search(place, len, job)?;
+            ops.iter_mut().for_each(Ops::shrink);
+            Ok::<_, io::Error>(ops)
         });
         let mut all = HashMap::new();
         for ((_, (_, job)), ops) in jobs.into_iter().zip(results) {
@@ -579,12 +581,9 @@ fn digests(bytes: &dyn ReadAt, len: u64, block: u32) -> io::Result<Digests> {
 /// the target.
 type Known = ([u8; 32], Range<u64>);
 
-/// The packed parts, in order; nothing for those that were not packed again yet.
+/// The packed parts, in order; nothing for those whose packing is not proved.
 fn remade(plan: &Plan) -> Vec<Option<Known>> {
-    let known = |view: &View| {
-        let has_plain = !view.plain.is_empty();
-        has_plain.then(|| (Sha256::digest(&view.plain).into(), view.range.clone()))
-    };
+    let known = |view: &View| Some((view.proved?, view.range.clone()));
     remade_views(plan).map(known).collect()
 }
 

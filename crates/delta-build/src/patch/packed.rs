@@ -2,14 +2,32 @@
 
 use std::ops::Range;
 
+use sha2::{Digest, Sha256};
 use system_image_delta::patch::{Codec, Remaker, Unpacker, XZ_DICTIONARIES, Xz, XzCheck, Zstd157};
 use system_image_gzip::Flavour;
+
+use crate::patch::image;
+use crate::patch::plan::{Content, kind_of};
 
 /// A packed part of a file.
 pub(crate) struct Member {
     /// Where in the file it is.
     pub(crate) range: Range<usize>,
     pub(crate) codec: Codec,
+    pub(crate) plain: Vec<u8>,
+}
+
+/// A packed part of a file that can be made again.
+pub(crate) struct Remade {
+    pub(crate) range: Range<usize>,
+    /// Exactly how it is packed.
+    pub(crate) codec: Codec,
+    /// Length of its plain bytes, and their SHA-256.
+    pub(crate) content: Content,
+    /// The kind of its plain bytes.
+    pub(crate) kind: u8,
+    /// Its plain bytes if they are an archive, else nothing: they are unpacked again when they are
+    /// needed, since all of them are more than there is memory for.
     pub(crate) plain: Vec<u8>,
 }
 
@@ -67,17 +85,35 @@ pub(crate) fn members(file: &[u8]) -> Vec<Member> {
     found.into_iter().collect()
 }
 
-/// Those of them that can be made again; their codecs are exact.
-pub(crate) fn remade(file: &[u8]) -> Vec<Member> {
-    let mut members = members(file);
-    members.retain_mut(|member| {
+/// Those of them that can be made again in one of the ways that are `allowed`.
+pub(crate) fn remade(file: &[u8], allowed: impl Fn(Codec, u64) -> bool) -> Vec<Remade> {
+    let again = |member: Member| {
+        let len = member.plain.len() as u64;
+        let packed = &file[member.range.clone()];
         let codec = candidates(member.codec)
             .into_iter()
-            .find(|&codec| makes(codec, &member.plain, &file[member.range.clone()]));
-        member.codec = codec.unwrap_or(member.codec);
-        codec.is_some()
-    });
-    members
+            .find(|&codec| makes(codec, &member.plain, packed))
+            .filter(|&codec| allowed(codec, len))?;
+        Some(Remade {
+            range: member.range.clone(),
+            codec,
+            content: (len, Sha256::digest(&member.plain).into()),
+            kind: kind_of(&member.plain),
+            plain: member.archive(),
+        })
+    };
+    members(file).into_iter().filter_map(again).collect()
+}
+
+impl Member {
+    /// Its plain bytes if they are an archive, else nothing.
+    pub(crate) fn archive(self) -> Vec<u8> {
+        if image::cpio(&self.plain).len() > 1 {
+            self.plain
+        } else {
+            Vec::new()
+        }
+    }
 }
 
 fn zstd(file: &[u8]) -> Option<Member> {

@@ -2,9 +2,8 @@
 //! parts in the order of the target, each a list of segments. Nothing is compared approximately
 //! here: that is work for all processors, and comes next.
 
-use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -13,15 +12,15 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::Codec;
 
-use crate::parallel;
 use crate::patch::area::Areas;
 use crate::patch::files::Files;
-use crate::patch::image::{self, Image, Item, Sort};
-use crate::patch::packed::{self, Member};
+use crate::patch::image::{Image, Item, Sort};
+use crate::patch::packed::Remade;
 use crate::patch::squashfs;
 use crate::patch::view::{Shown, View};
 
 mod blocks;
+mod members;
 mod pieces;
 mod tables;
 
@@ -30,9 +29,6 @@ const SHORTEST_FOUND: u64 = 32;
 
 /// Most ranges that views show beside packed members: an applier opens no more than 65536.
 const MOST_SHOWN: usize = 60_000;
-
-/// Shortest file that is looked into, in bytes.
-const SHORTEST_PACKED: u64 = 256;
 
 /// Bytes that can be copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +106,7 @@ enum Seen {
 }
 
 /// A content by its length and SHA-256.
-type Content = (u64, [u8; 32]);
+pub(crate) type Content = (u64, [u8; 32]);
 
 /// Where a table of inodes is, and how its checksums are made.
 type Table = (Range<u64>, Codec);
@@ -145,9 +141,9 @@ struct Planner<'a> {
     /// Members of the base's packed members, by the view that shows them.
     inner: HashMap<usize, Files>,
     /// Packed members that can be made again, by the content that they are in.
-    remade: HashMap<Content, Vec<Member>>,
+    remade: HashMap<Content, Vec<Remade>>,
     /// Whether a packed member may be made again, by what that takes.
-    allowed: &'a dyn Fn(Codec, u64) -> bool,
+    allowed: &'a (dyn Fn(Codec, u64) -> bool + Sync),
 }
 
 /// Reads a range of a file.
@@ -168,7 +164,7 @@ pub(crate) fn index(range: &Range<u64>) -> Range<usize> {
 pub(crate) fn plan(
     (base, base_len, old): (&File, u64, Image),
     (target, target_len): (&File, u64),
-    allowed: &dyn Fn(Codec, u64) -> bool,
+    allowed: &(dyn Fn(Codec, u64) -> bool + Sync),
     threads: usize,
 ) -> io::Result<Plan> {
     let Image { items, tables } = old;
@@ -215,42 +211,6 @@ pub(crate) fn plan(
 }
 
 impl Planner<'_> {
-    /// Looks for packed members in all that is new. To find how they were packed takes much work, for
-    /// all threads.
-    fn remake(&mut self, items: &[Item], threads: usize) -> io::Result<()> {
-        let mut jobs = Vec::new();
-        let mut known = HashSet::new();
-        for item in items {
-            if item.sort != Sort::File || !item.is_whole() || item.len() < SHORTEST_PACKED {
-                continue;
-            }
-            let head = item.content.start..item.content.end.min(item.content.start + packed::HEAD);
-            if !packed::may_be(&read(self.target, &head)?) {
-                continue;
-            }
-            let bytes = read(self.target, &item.content)?;
-            let old = self.files.counterpart(&item.path, item.len()).cloned();
-            let old = old.as_ref().map(|old| self.piece(item, old));
-            if let Found::Nowhere(Some(content)) = self.found(&bytes, old.as_ref())?
-                && known.insert(content)
-            {
-                jobs.push((content, item.content.clone()));
-            }
-        }
-        jobs.sort_by_key(|(content, range)| (Reverse(content.0), range.start));
-        let target = self.target;
-        let found = parallel::each(threads, &jobs, |(content, range)| {
-            let members = packed::remade(&read(target, range)?);
-            Ok::<_, io::Error>((*content, members))
-        });
-        for found in found {
-            let (content, mut members) = found?;
-            members.retain(|member| (self.allowed)(member.codec, member.plain.len() as u64));
-            self.remade.insert(content, members);
-        }
-        Ok(())
-    }
-
     /// An item of the target itself.
     fn item(&mut self, item: &Item) -> io::Result<()> {
         if item.sort == Sort::Area {
@@ -373,7 +333,12 @@ impl Planner<'_> {
         if size < SHORTEST_FOUND {
             return Ok(Found::Nowhere(None));
         }
-        let content = (size, Sha256::digest(bytes).into());
+        self.found_content((size, Sha256::digest(bytes).into()))
+    }
+
+    /// Where exactly what is known by this is already.
+    fn found_content(&mut self, content: Content) -> io::Result<Found> {
+        let size = content.0;
         for &i in self.files.by_size.get(&size).into_iter().flatten() {
             let range = &self.files.items[i].content;
             let known = match self.digests.entry(i) {
@@ -381,7 +346,10 @@ impl Planner<'_> {
                 Entry::Vacant(new) => *new.insert(Sha256::digest(read(self.base, range)?).into()),
             };
             if known == content.1 {
-                return Ok(at(range));
+                return Ok(Found::At(Place {
+                    space: Space::Base,
+                    offset: range.start,
+                }));
             }
         }
         Ok(match self.seen.get(&content).copied() {
@@ -411,6 +379,7 @@ impl Planner<'_> {
             codec,
             plain,
             plain_len,
+            proved: None,
         });
         Place {
             space: Space::View(self.plan.views.len() - 1),
@@ -491,159 +460,6 @@ impl Planner<'_> {
             }),
         }
     }
-
-    /// A file with packed members, all of which can be made again.
-    fn packed(
-        &mut self,
-        item: &Item,
-        old: Option<&Item>,
-        members: Vec<Member>,
-        bytes: &[u8],
-    ) -> io::Result<()> {
-        let old_bytes = old.map(|old| read(self.base, &old.content)).transpose()?;
-        let old_members = old_bytes
-            .as_deref()
-            .map(packed::members)
-            .unwrap_or_default();
-        let old_start = old.map_or(0, |old| old.content.start);
-        let mut old_views = Vec::new();
-        for member in old_members {
-            let range = old_start + member.range.start as u64..old_start + member.range.end as u64;
-            let len = member.plain.len() as u64;
-            let place = self.view(Side::Base, range.clone(), member.codec, member.plain, len);
-            old_views.push((place, range, len));
-        }
-        // What was not packed before may be so now.
-        if let (Some(old), true) = (old, old_views.is_empty()) {
-            let place = Place {
-                space: Space::Base,
-                offset: old_start,
-            };
-            let len = old.content.end - old_start;
-            old_views.push((place, old.content.clone(), len));
-        }
-        // What stands between the members is searched for between those of the old file.
-        let mut at = 0;
-        let mut old_at = old_start;
-        for (i, member) in members.into_iter().enumerate() {
-            let range = member.range.clone();
-            let old_view = old_views.get(i).cloned();
-            let old_end = old_view
-                .as_ref()
-                .map_or(old_at, |(_, range, _)| range.start);
-            self.between(item, at..range.start, bytes, old_at..old_end);
-            old_at = old_view.as_ref().map_or(old_at, |(_, range, _)| range.end);
-            at = range.end;
-            let start = item.content.start;
-            let target = start + range.start as u64..start + range.end as u64;
-            self.member(member, target, old_view.map(|(place, _, len)| (place, len)))?;
-        }
-        let old_end = old.map_or(0, |old| old.content.end);
-        self.between(item, at..bytes.len(), bytes, old_at..old_end);
-        Ok(())
-    }
-
-    fn between(&mut self, item: &Item, new: Range<usize>, bytes: &[u8], old: Range<u64>) {
-        if new.is_empty() {
-            return;
-        }
-        let source = if old.is_empty() {
-            Source::New
-        } else {
-            let place = Place {
-                space: Space::Base,
-                offset: old.start,
-            };
-            Source::Like(place, old.end - old.start)
-        };
-        let start = item.content.start;
-        self.plain(vec![Segment {
-            new: start + new.start as u64..start + new.end as u64,
-            kind: kind_of(&bytes[new]),
-            source,
-        }]);
-    }
-
-    fn member(
-        &mut self,
-        member: Member,
-        range: Range<u64>,
-        old: Option<(Place, u64)>,
-    ) -> io::Result<()> {
-        let items = image::cpio(&member.plain);
-        let len = member.plain.len() as u64;
-        let old_view = old.and_then(|(place, _)| match place.space {
-            Space::View(view) => Some(view),
-            Space::Base => None,
-        });
-        if let Some(view) = old_view
-            && !self.inner.contains_key(&view)
-        {
-            let files = Files::new(image::cpio(&self.plan.views[view].plain));
-            self.inner.insert(view, files);
-        }
-        let is_archive = items.len() > 1;
-        // Its own view comes last, so that none of its parts is taken for seen too early.
-        let view = self.plan.views.len();
-        self.view(Side::Target, range, member.codec, Vec::new(), len);
-        let mut segments = Vec::new();
-        let mut later = Vec::new();
-        for item in &items {
-            let size = item.content.end - item.content.start;
-            let inner = match old_view {
-                Some(view) => {
-                    let files = self.inner.get(&view);
-                    files.and_then(|files| files.counterpart(&item.path, size).cloned())
-                }
-                None => old.filter(|_| !is_archive).map(|(place, len)| {
-                    let (start, end) = (place.offset, place.offset + len);
-                    Item::new(Vec::new(), start..start, start..end)
-                }),
-            };
-            let space = old_view.map_or(Space::Base, Space::View);
-            Self::head(item, inner.as_ref(), space, &mut segments);
-            let mut is_copy = false;
-            if size > 0 {
-                let bytes = &member.plain[index(&item.content)];
-                let seen = Seen::Place(Place {
-                    space: Space::View(view),
-                    offset: item.content.start,
-                });
-                // Members of a RAM disk are mostly files of the system.
-                let outer = is_archive
-                    .then(|| self.files.counterpart(&item.path, size).cloned())
-                    .flatten();
-                let mut found = self.found(bytes, outer.as_ref())?;
-                // Nothing can be copied out of this member before all of it is made.
-                if let Found::Nowhere(content) = &mut found {
-                    later.extend(content.take().map(|content| (content, seen)));
-                }
-                let source = match &outer {
-                    Some(outer) => {
-                        let (like, space) = self.like(outer);
-                        self.source(found, Some(&like), space, seen)
-                    }
-                    None => self.source(found, inner.as_ref(), space, seen),
-                };
-                is_copy = matches!(source, Source::Copy(_));
-                segments.push(Segment {
-                    new: item.content.clone(),
-                    kind: if is_copy { kind::META } else { kind_of(bytes) },
-                    source,
-                });
-            }
-            Self::padding(item, inner.as_ref(), space, is_copy, &mut segments);
-        }
-        for (content, seen) in later {
-            self.seen.entry(content).or_insert(seen);
-        }
-        self.plan.views[view].plain = member.plain;
-        self.plan.parts.push(Part {
-            view: Some(view),
-            segments,
-        });
-        Ok(())
-    }
 }
 
 /// Whether most bytes are the same, each in its place.
@@ -653,7 +469,7 @@ pub(crate) fn is_mostly(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// What kind of content this is.
-fn kind_of(bytes: &[u8]) -> u8 {
+pub(crate) fn kind_of(bytes: &[u8]) -> u8 {
     if bytes.starts_with(b"\x7fELF") {
         kind::CODE
     } else {

@@ -19,6 +19,8 @@ pub(crate) struct View {
     /// Its plain bytes; if it is empty, they are unpacked again each time.
     pub(crate) plain: Vec<u8>,
     pub(crate) plain_len: u64,
+    /// The SHA-256 of its plain bytes, if it is proved that the codec makes the range of them.
+    pub(crate) proved: Option<[u8; 32]>,
 }
 
 /// A range that a view shows.

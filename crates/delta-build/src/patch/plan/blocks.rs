@@ -193,6 +193,7 @@ impl Planner<'_> {
         let len = plain.len() as u64;
         let view = self.plan.views.len();
         self.view(Side::Target, block.range.clone(), codec, Vec::new(), len);
+        self.plan.views[view].proved = Some(Sha256::digest(&plain).into());
         self.plan.parts.push(Part {
             view: Some(view),
             segments,

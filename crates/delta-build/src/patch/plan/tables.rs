@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
+use sha2::{Digest, Sha256};
+
 use super::{Part, Place, Planner, Segment, Side, Source, Space, Table, kind};
 use crate::patch::image::{Item, Sort};
 use crate::patch::view::View;
@@ -22,6 +24,7 @@ fn plain(file: &File, (range, codec): &Table) -> io::Result<Vec<u8>> {
         rest: Vec::new(),
         plain: Vec::new(),
         plain_len: len,
+        proved: None,
     };
     view.bytes(file, &(0..len))
 }
@@ -66,7 +69,9 @@ impl Planner<'_> {
         }
         let view = self.plan.views.len();
         let plain = plain(self.target, table)?;
+        let proved = Sha256::digest(&plain).into();
         self.view(Side::Target, range.clone(), *codec, plain, len);
+        self.plan.views[view].proved = Some(proved);
         self.plan.parts.push(Part {
             view: Some(view),
             segments,
