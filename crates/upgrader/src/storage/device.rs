@@ -84,10 +84,25 @@ impl Device {
     /// Unmounts what an interrupted run left, and nothing else.
     fn leave(&self) -> Result<(), SystemError> {
         while self.mounted_here()? {
-            unmount(self.mountpoint.as_std_path(), UnmountFlags::empty())
-                .map_err(|error| failed("unmount", &self.mountpoint, error.into()))?;
+            self.unmount_once()?;
         }
         Ok(())
+    }
+
+    /// The same, but it may be in use elsewhere. The kernel does not mount it twice on one mount point.
+    fn leave_mountpoint(&self) -> Result<(), SystemError> {
+        let number = self.number()?;
+        let on = self.canonical_mountpoint()?;
+        let is_here = |mount: &mounts::Mount| mount.number == number && mount.on == on;
+        while mounts::all()?.iter().any(is_here) {
+            self.unmount_once()?;
+        }
+        Ok(())
+    }
+
+    fn unmount_once(&self) -> Result<(), SystemError> {
+        unmount(self.mountpoint.as_std_path(), UnmountFlags::empty())
+            .map_err(|error| failed("unmount", &self.mountpoint, error.into()))
     }
 
     fn mount_with(&self, flags: MountFlags) -> Result<Root, SystemError> {
@@ -128,10 +143,7 @@ impl Device {
     /// Whether the device, and only it, is mounted on its mount point and nowhere else.
     fn mounted_here(&self) -> Result<bool, SystemError> {
         let number = self.number()?;
-        let mountpoint = self
-            .mountpoint
-            .canonicalize_utf8()
-            .map_err(|error| failed("find", &self.mountpoint, error))?;
+        let mountpoint = self.canonical_mountpoint()?;
         let mut here = false;
         for mount in mounts::all()? {
             match (mount.number == number, mount.on == mountpoint) {
@@ -151,6 +163,12 @@ impl Device {
             }
         }
         Ok(here)
+    }
+
+    /// The mount point as mount tables write it.
+    fn canonical_mountpoint(&self) -> Result<Utf8PathBuf, SystemError> {
+        let found = self.mountpoint.canonicalize_utf8();
+        found.map_err(|error| failed("find", &self.mountpoint, error))
     }
 
     /// The device's number as mount tables write it.
@@ -216,6 +234,7 @@ impl Storage for Device {
     }
 
     fn look(&self) -> Result<Root, SystemError> {
+        self.leave_mountpoint()?;
         match self.mount_with(MountFlags::RDONLY) {
             // A file system that is mounted to be written to cannot be mounted otherwise as well.
             Err(SystemError::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
@@ -230,8 +249,7 @@ impl Storage for Device {
             .map_err(|error| failed("sync", &self.mountpoint, error))?;
         // It keeps the mount busy.
         drop(root);
-        unmount(self.mountpoint.as_std_path(), UnmountFlags::empty())
-            .map_err(|error| failed("unmount", &self.mountpoint, error.into()))
+        self.unmount_once()
     }
 }
 
