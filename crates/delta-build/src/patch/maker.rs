@@ -1,0 +1,271 @@
+//! Makes what a patch holds of a plan: the ops of each segment, those that have to be searched for on all
+//! threads, and everything in the order in which it is written.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::iter::Peekable;
+use std::ops::Range;
+
+use system_image_delta::patch::{MEMORY_OF_POINTERS, Remaker};
+
+use crate::parallel;
+use crate::patch::emit::{Ops, Written};
+use crate::patch::kept::Kept;
+use crate::patch::matcher::Matcher;
+use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
+use crate::patch::program;
+use crate::patch::view::Shown;
+
+/// Longest piece that is searched as a whole, in bytes: the search takes six times as much.
+const LONGEST_SEARCHED: u64 = 128 << 20;
+
+/// Segments that are searched for in the same old bytes, by part and segment.
+type Job = Vec<(usize, usize)>;
+
+pub(super) struct Maker<'a> {
+    pub(super) base: &'a File,
+    pub(super) kept: &'a Kept,
+    pub(super) target: &'a File,
+    pub(super) plan: &'a Plan,
+    /// The views that are opened, in order.
+    pub(super) opened: Vec<usize>,
+    pub(super) starts: Vec<u64>,
+    /// Memory for encoders and pointers, in bytes.
+    pub(super) spare: u64,
+}
+
+impl Maker<'_> {
+    fn address(&self, place: Place) -> u64 {
+        match place.space {
+            Space::Base => self.kept.place(place.offset),
+            Space::View(view) => self.starts[view] + place.offset,
+        }
+    }
+
+    /// The bytes from a place on.
+    fn old(&self, place: Place, len: u64) -> io::Result<Vec<u8>> {
+        let range = place.offset..place.offset + len;
+        match place.space {
+            Space::Base => plan::read(self.base, &range),
+            Space::View(view) => {
+                let view = &self.plan.views[view];
+                let file = match view.side {
+                    Side::Base => self.base,
+                    Side::Target => self.target,
+                };
+                view.bytes(file, &range)
+            }
+        }
+    }
+
+    /// The bytes of a part that are to be made.
+    fn wanted(&self, part: &Part, range: &Range<u64>) -> io::Result<Vec<u8>> {
+        match part.view {
+            None => plan::read(self.target, range),
+            Some(view) => self.plan.views[view].bytes(self.target, range),
+        }
+    }
+
+    /// Whether there is memory for pointers while a part is made.
+    fn has_room(&self, part: &Part) -> bool {
+        let encoder = part.view.map_or(0, |view| {
+            let view = &self.plan.views[view];
+            Remaker::memory(view.codec, view.plain_len)
+        });
+        encoder + MEMORY_OF_POINTERS <= self.spare
+    }
+
+    /// All ops of a segment.
+    fn ops(&self, at: (usize, usize)) -> io::Result<Ops> {
+        let part = &self.plan.parts[at.0];
+        let segment = &part.segments[at.1];
+        let mut ops = Ops::default();
+        let len = segment.new.end - segment.new.start;
+        match segment.source {
+            Source::Copy(place) => ops.copied(self.address(place), len),
+            Source::Aligned(place) => {
+                let (old, new) = (self.old(place, len)?, self.wanted(part, &segment.new)?);
+                ops.copy(self.address(place), &old, &new);
+            }
+            Source::New => ops.literal(&self.wanted(part, &segment.new)?),
+            Source::Like(place, old_len) => {
+                let mut searched = self.search(place, old_len, &[at])?;
+                ops.append(searched.remove(0));
+            }
+        }
+        Ok(ops)
+    }
+
+    /// The ops of all segments that have to be searched for, by part and segment: work for all
+    /// threads, the longest first, or one thread ends long after the others.
+    fn searched(&self, threads: usize) -> io::Result<HashMap<(usize, usize), Ops>> {
+        // What is searched for in the same bytes is one job: they are made ready only once.
+        let mut jobs: HashMap<(Place, u64), (u64, Job)> = HashMap::new();
+        for (i, part) in self.plan.parts.iter().enumerate() {
+            for (k, segment) in part.segments.iter().enumerate() {
+                if let Source::Like(place, len) = segment.source {
+                    let (weight, job) = jobs.entry((place, len)).or_insert((len, Vec::new()));
+                    *weight += segment.new.end - segment.new.start;
+                    job.push((i, k));
+                }
+            }
+        }
+        let mut jobs: Vec<_> = jobs.into_iter().collect();
+        jobs.sort_by_key(|(_, (weight, job))| (std::cmp::Reverse(*weight), job[0]));
+        let results = parallel::each(threads, &jobs, |&((place, len), (_, ref job))| {
+            let mut ops = self.search(place, len, job)?;
+            ops.iter_mut().for_each(Ops::shrink);
+            Ok::<_, io::Error>(ops)
+        });
+        let mut all = HashMap::new();
+        for ((_, (_, job)), ops) in jobs.into_iter().zip(results) {
+            all.extend(job.into_iter().zip(ops?));
+        }
+        Ok(all)
+    }
+
+    /// The ops of segments that are searched for in the same old bytes.
+    fn search(&self, place: Place, len: u64, job: &[(usize, usize)]) -> io::Result<Vec<Ops>> {
+        let old = if len <= LONGEST_SEARCHED {
+            self.old(place, len)?
+        } else {
+            Vec::new()
+        };
+        let address = self.address(place);
+        let mut matcher = None;
+        let ops = job.iter().map(|&(i, k)| {
+            let part = &self.plan.parts[i];
+            let new = self.wanted(part, &part.segments[k].new)?;
+            let mut ops = Ops::default();
+            if len.max(new.len() as u64) > LONGEST_SEARCHED {
+                ops.literal(&new);
+                return Ok(ops);
+            }
+            if let Some(Ok(made)) = program::search(&old, &new, self.has_room(part)) {
+                return Ok(Ops::program(address, made, &new));
+            }
+            match matcher.get_or_insert_with(|| Matcher::new(&old).ok()) {
+                Some(matcher) => search(&mut ops, address, matcher, &old, &new),
+                None => ops.literal(&new),
+            }
+            Ok(ops)
+        });
+        ops.collect()
+    }
+
+    /// Everything, in order.
+    pub(super) fn written(&self, threads: usize) -> io::Result<Vec<Written>> {
+        let mut searched = self.searched(threads)?;
+        let mut views = self.opened.iter().copied().peekable();
+        let mut all = Vec::new();
+        let mut made = 0;
+        for (i, part) in self.plan.parts.iter().enumerate() {
+            let mut run: Option<(u8, Ops)> = None;
+            let packed = part.view.map(|view| &self.plan.views[view]);
+            if let Some(view) = packed {
+                self.open(&mut views, made, &mut all);
+                let mut control = vec![2, view.plain_len];
+                control.extend(view.codec.numbers());
+                all.push(Written::Control(control));
+            }
+            for (k, segment) in part.segments.iter().enumerate() {
+                if packed.is_none() && views.peek().is_some_and(|&next| self.is_there(next, made)) {
+                    flush(&mut run, false, &mut all);
+                    self.open(&mut views, made, &mut all);
+                }
+                let ops = match searched.remove(&(i, k)) {
+                    Some(ops) => ops,
+                    None => self.ops((i, k))?,
+                };
+                match &mut run {
+                    // Copies without residues are of every kind.
+                    Some((kind, run))
+                        if run.pointers.is_none()
+                            && ops.pointers.is_none()
+                            && (*kind == segment.kind || ops.are_bare()) =>
+                    {
+                        run.append(ops);
+                    }
+                    _ => {
+                        flush(&mut run, packed.is_some(), &mut all);
+                        run = Some((segment.kind, ops));
+                    }
+                }
+                if packed.is_none() {
+                    made = segment.new.end;
+                }
+            }
+            flush(&mut run, packed.is_some(), &mut all);
+            if let Some(view) = packed {
+                made = view.range.end;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Opens the next views, as far as what they show is there.
+    fn open(
+        &self,
+        views: &mut Peekable<impl Iterator<Item = usize>>,
+        made: u64,
+        all: &mut Vec<Written>,
+    ) {
+        while let Some(next) = views.next_if(|&next| self.is_there(next, made)) {
+            let view = &self.plan.views[next];
+            let openings = view.shown().into_iter().map(|shown| {
+                let start = match view.side {
+                    Side::Base => self.kept.place(shown.range.start),
+                    Side::Target => shown.range.start,
+                };
+                opening(view.side, start, &shown)
+            });
+            all.extend(openings.map(Written::Control));
+        }
+    }
+
+    /// Whether all that a view shows is made already.
+    fn is_there(&self, view: usize, made: u64) -> bool {
+        let view = &self.plan.views[view];
+        view.side == Side::Base || view.range.end <= made
+    }
+}
+
+/// The control numbers that open a range of a view.
+fn opening(side: Side, start: u64, shown: &Shown) -> Vec<u64> {
+    let mut control = vec![
+        3,
+        u64::from(side == Side::Target),
+        start,
+        shown.range.end - shown.range.start,
+        shown.plain_len,
+    ];
+    control.extend(shown.codec.numbers());
+    control
+}
+
+fn flush(run: &mut Option<(u8, Ops)>, is_packed: bool, all: &mut Vec<Written>) {
+    if let Some((kind, ops)) = run.take()
+        && ops.len > 0
+    {
+        if !is_packed {
+            all.push(Written::Control(vec![1]));
+        }
+        all.push(Written::Run { kind, ops });
+    }
+}
+
+/// Appends what makes `new` of `old`, which stands at `address`.
+fn search(ops: &mut Ops, address: u64, matcher: &Matcher<'_>, old: &[u8], new: &[u8]) {
+    let mut at = 0;
+    for step in matcher.steps(new) {
+        if step.literal > 0 {
+            ops.literal(&new[at..at + step.literal]);
+            at += step.literal;
+        }
+        let end = at + step.copy;
+        let from = &old[step.old..step.old + step.copy];
+        ops.copy(address + step.old as u64, from, &new[at..end]);
+        at = end;
+    }
+}

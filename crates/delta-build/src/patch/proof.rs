@@ -1,0 +1,98 @@
+//! Proves a patch by applying it, before anybody gets it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use system_image_delta::patch::{CodecError, Header, Limits, Output, Patch, ReadAt, Remaker};
+
+use crate::patch::body::Packed;
+use crate::patch::make::{BASE_BLOCK, MakeError, remade_views};
+use crate::patch::plan::{self, Plan};
+use crate::patch::view::View;
+
+/// A packed part whose packing is proved already: the digest of what it holds, and where it is in
+/// the target.
+pub(super) type Known = ([u8; 32], Range<u64>);
+
+/// The packed parts, in order; nothing for those whose packing is not proved.
+pub(super) fn remade(plan: &Plan) -> Vec<Option<Known>> {
+    let known = |view: &View| Some((view.proved?, view.range.clone()));
+    remade_views(plan).map(known).collect()
+}
+
+/// Applies the patch, and notes in its header what that took. Members whose
+/// packing is proved are not packed once more: what they hold is compared.
+pub(super) fn prove(
+    mut header: Header,
+    packed: &Packed,
+    base: &dyn ReadAt,
+    target: &File,
+    remade: &[Option<Known>],
+) -> Result<Header, MakeError> {
+    let front = header.to_bytes();
+    let input = io::Read::chain(&front[..], &packed.bytes[..]);
+    let patch = Patch::open(input).map_err(|error| MakeError::Write(io::Error::other(error)))?;
+    let limits = Limits {
+        memory: u64::MAX,
+        work: u64::MAX,
+    };
+    let watched = Watched {
+        base,
+        used: header.base_digests.iter().map(|_| false.into()).collect(),
+    };
+    let mut remade = remade.iter();
+    let mut known = |codec, len, memory| {
+        let Some((digest, range)) = remade.next().ok_or(CodecError::Unknown)? else {
+            return Remaker::new(codec, len, memory);
+        };
+        let packed = plan::read(target, range).map_err(CodecError::Read)?;
+        Ok(Remaker::known(*digest, packed))
+    };
+    let applied = patch
+        .apply_with(&watched, &mut Compared { target }, limits, &mut known)
+        .map_err(MakeError::Proof)?;
+    header.work = applied.work;
+    for (digest, used) in header.base_digests.iter_mut().zip(watched.used) {
+        if !used.into_inner() {
+            *digest = None;
+        }
+    }
+    Ok(header)
+}
+
+/// A base that notes which of its blocks are read.
+struct Watched<'a> {
+    base: &'a dyn ReadAt,
+    used: Vec<AtomicBool>,
+}
+
+impl ReadAt for Watched<'_> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset + buffer.len() as u64;
+        for block in offset >> BASE_BLOCK..end.div_ceil(1 << BASE_BLOCK) {
+            if let Some(used) = usize::try_from(block).ok().and_then(|at| self.used.get(at)) {
+                used.store(true, Ordering::Relaxed);
+            }
+        }
+        self.base.read_exact_at(buffer, offset)
+    }
+}
+
+/// Where a proof goes: the target, which is there already. The digests tell whether it is the same.
+struct Compared<'a> {
+    target: &'a File,
+}
+
+impl ReadAt for Compared<'_> {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        ReadAt::read_exact_at(self.target, buffer, offset)
+    }
+}
+
+impl Output for Compared<'_> {
+    fn write_all_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
