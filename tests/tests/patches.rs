@@ -19,6 +19,25 @@ fn run(directory: &Path, program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");
 }
 
+fn server() -> String {
+    let server = system_image_tests::programs().join("system-image-server");
+    server.to_str().unwrap().to_owned()
+}
+
+/// Our program and the second applier make the same of a base and a patch.
+fn assert_both_make(place: &Path, [base, patch]: [&str; 2], want: &[u8]) {
+    run(
+        place,
+        &server(),
+        &["patch", "apply", base, patch, "ours.tar"],
+    );
+    let applier = Path::new(env!("CARGO_MANIFEST_DIR")).join("patch.py");
+    let applier = applier.to_str().unwrap();
+    run(place, "python3", &[applier, base, patch, "theirs.tar"]);
+    assert!(fs::read(place.join("ours.tar")).unwrap() == want);
+    assert!(fs::read(place.join("theirs.tar")).unwrap() == want);
+}
+
 /// Makes an image of a tree with programs and with an initial RAM disk, a kernel and manuals, packed by
 /// the programs that distributions use.
 const IMAGE: &str = r#"
@@ -63,8 +82,8 @@ fn a_second_applier_makes_the_same() {
         "bash",
         &["-c", IMAGE, "image", "new.tar", "50400", "6.1.0-56"],
     );
-    let server = system_image_tests::programs().join("system-image-server");
-    let server = server.to_str().unwrap();
+    let server = server();
+    let server = server.as_str();
     run(
         place,
         server,
@@ -79,21 +98,8 @@ fn a_second_applier_makes_the_same() {
     for feature in ["pack-deflate", "pack-lz4-hc", "pack-zstd-1.5.4", "pointers"] {
         assert!(info.contains(feature), "{info}");
     }
-    run(
-        place,
-        server,
-        &["patch", "apply", "old.tar", "patch", "ours.tar"],
-    );
-    let applier = Path::new(env!("CARGO_MANIFEST_DIR")).join("patch.py");
-    let applier = applier.to_str().unwrap();
-    run(
-        place,
-        "python3",
-        &[applier, "old.tar", "patch", "theirs.tar"],
-    );
     let new = fs::read(place.join("new.tar")).unwrap();
-    assert!(fs::read(place.join("ours.tar")).unwrap() == new);
-    assert!(fs::read(place.join("theirs.tar")).unwrap() == new);
+    assert_both_make(place, ["old.tar", "patch"], &new);
 }
 
 #[test]
@@ -111,21 +117,5 @@ fn another_applier_makes_the_same_of_the_files_of_a_tree() {
     fs::write(place.join("base.tar"), base.tar()).unwrap();
     fs::write(place.join("a.patch"), patch(&base, &target)).unwrap();
     run(place, "tar", &["--extract", "--file", "base.tar"]);
-    let applier = Path::new(env!("CARGO_MANIFEST_DIR")).join("patch.py");
-    let applier = applier.to_str().unwrap();
-    run(
-        place,
-        "python3",
-        &[applier, "system", "a.patch", "theirs.tar"],
-    );
-    let server = system_image_tests::programs().join("system-image-server");
-    let server = server.to_str().unwrap();
-    run(
-        place,
-        server,
-        &["patch", "apply", "system", "a.patch", "ours.tar"],
-    );
-    let delta = between(&base, &target);
-    assert!(fs::read(place.join("theirs.tar")).unwrap() == delta);
-    assert!(fs::read(place.join("ours.tar")).unwrap() == delta);
+    assert_both_make(place, ["system", "a.patch"], &between(&base, &target));
 }
