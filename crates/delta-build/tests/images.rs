@@ -10,13 +10,14 @@ use std::path::Path;
 use std::process::Command;
 
 use system_image_delta::patch::{Limits, Patch};
-use system_image_delta_build::patch::{Options, make};
+use system_image_delta_build::patch::{Effort, Options, make};
 
 use samples::{noise, text};
 
 const OPTIONS: Options = Options {
     memory: 90 << 20,
     threads: 2,
+    effort: Effort::Default,
 };
 
 fn run(command: &mut Command) {

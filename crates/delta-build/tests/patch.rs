@@ -16,13 +16,14 @@ use system_image_delta::patch::{
 };
 use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
-use system_image_delta_build::patch::{MakeError, Options, make};
+use system_image_delta_build::patch::{Effort, MakeError, Options, make};
 
 use samples::{noise, text};
 
 const OPTIONS: Options = Options {
     memory: 90 << 20,
     threads: 2,
+    effort: Effort::Default,
 };
 
 fn file(bytes: &[u8]) -> File {
@@ -367,23 +368,45 @@ fn a_file_of_xz_with_a_larger_dictionary_than_is_said_is_refused() {
 #[test]
 fn equal_inputs_give_equal_patches_on_any_number_of_threads() {
     let [base, target] = images();
-    let one = patch(
-        &base,
-        &target,
-        Options {
-            threads: 1,
-            ..OPTIONS
-        },
-    );
-    let four = patch(
-        &base,
-        &target,
-        Options {
-            threads: 4,
-            ..OPTIONS
-        },
-    );
-    assert!(one == four);
+    for effort in [Effort::Fast, Effort::Default] {
+        let on = |threads| {
+            let options = Options {
+                threads,
+                effort,
+                ..OPTIONS
+            };
+            patch(&base, &target, options)
+        };
+        assert!(on(1) == on(4), "{effort:?}");
+    }
+}
+
+#[test]
+fn a_patch_made_fast_leads_to_the_target_too() {
+    let [base, target] = images();
+    let options = Options {
+        effort: Effort::Fast,
+        ..OPTIONS
+    };
+    let fast = patch(&base, &target, options);
+    assert!(apply(&base, &fast).unwrap().0 == target);
+    // What it leaves out is the search for the best, not what makes patches small.
+    assert!(fast.len() < 2 * patch(&base, &target, OPTIONS).len());
+}
+
+#[test]
+fn a_long_stream_is_packed_in_parts_that_are_read_as_one() {
+    let base = noise(7, 14 << 20);
+    let mut target = base.clone();
+    for at in (0..target.len()).step_by(1009) {
+        target[at] ^= 0x5a;
+    }
+    let options = Options {
+        effort: Effort::Fast,
+        ..OPTIONS
+    };
+    let patch = patch(&base, &target, options);
+    assert!(apply(&base, &patch).unwrap().0 == target);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use system_image_delta::patch::{Limits, POINTERS, Patch};
-use system_image_delta_build::patch::{Options, make};
+use system_image_delta_build::patch::{Effort, Options, make};
 
 /// A program of many functions that call each other and have strings; `extra` ones come first and in
 /// the middle, so that all others move.
@@ -68,7 +68,11 @@ fn patch(base: &[u8], target: &[u8], memory: u64) -> Vec<u8> {
         file.reopen().unwrap()
     };
     let mut out = Vec::new();
-    let options = Options { memory, threads: 2 };
+    let options = Options {
+        memory,
+        threads: 2,
+        effort: Effort::Default,
+    };
     make(&file(base), &file(target), options, &mut out).unwrap();
     out
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use system_image_delta::patch::tree::{MAGIC, OtherFile, TreePatch};
 use system_image_delta::patch::{ApplyError, HeaderError, Limits};
 use system_image_delta::{LeaveOut, MemberPath, Privileges, Root, apply};
-use system_image_delta_build::patch::{Options, make_for_tree};
+use system_image_delta_build::patch::{Effort, Options, make_for_tree};
 use system_image_testkit::between;
 use system_image_testkit::tree::Tree;
 
@@ -20,6 +20,7 @@ use samples::{noise, text};
 const OPTIONS: Options = Options {
     memory: 24 << 20,
     threads: 2,
+    effort: Effort::Default,
 };
 
 fn file(bytes: &[u8]) -> fs::File {

@@ -7,7 +7,7 @@ use std::io::BufReader;
 use anyhow::Context;
 use system_image_delta::MemberPath;
 use system_image_delta::patch::tree::TreePatch;
-use system_image_delta_build::patch::{Options, make_for_tree};
+use system_image_delta_build::patch::{Effort, Options, make_for_tree};
 use system_image_formats::index::{FileEntry, Patch};
 use system_image_formats::name::TreePath;
 use system_image_formats::side::SideFile;
@@ -90,6 +90,7 @@ fn made(
     let options = Options {
         memory,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        effort: Effort::Default,
     };
     let mut out = std::io::BufWriter::new(scratch(tree)?);
     make_for_tree(old.tar(tree)?, is_left_out, &delta, options, &mut out)

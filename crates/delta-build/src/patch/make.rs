@@ -13,6 +13,7 @@ use system_image_delta::patch::{
 };
 
 use crate::delta::DeltaError;
+use crate::patch::effort::Effort;
 use crate::patch::emit::{self, Written};
 use crate::patch::image::Image;
 use crate::patch::kept::{Kept, Tree};
@@ -37,6 +38,8 @@ pub struct Options {
     pub memory: u64,
     /// Threads to work on.
     pub threads: usize,
+    /// How hard to try.
+    pub effort: Effort,
 }
 
 /// What a patch came to.
@@ -149,6 +152,7 @@ fn made(
         starts: starts(&plan, &opened, kept.len()),
         opened,
         spare,
+        effort: options.effort,
     };
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
     let has_pointers = written.iter().any(Written::has_pointers);
@@ -163,7 +167,11 @@ fn made(
     let pointers = if has_pointers { MEMORY_OF_POINTERS } else { 0 };
     let beside = Patch::<&[u8]>::fixed_memory(&header) + encoder + LEAST_PAGES;
     let packed = body
-        .pack(options.threads, options.memory.saturating_sub(beside))
+        .pack(
+            options.threads,
+            options.memory.saturating_sub(beside),
+            options.effort,
+        )
         .map_err(MakeError::Write)?;
     header.dictionaries.clone_from(&packed.dictionaries);
     // All that is allowed is used for pages, where there is something to unpack.

@@ -10,6 +10,7 @@ use std::ops::Range;
 use system_image_delta::patch::{MEMORY_OF_POINTERS, Remaker};
 
 use crate::parallel;
+use crate::patch::effort::Effort;
 use crate::patch::emit::{Ops, Written};
 use crate::patch::kept::Kept;
 use crate::patch::matcher::Matcher;
@@ -33,6 +34,7 @@ pub(super) struct Maker<'a> {
     pub(super) starts: Vec<u64>,
     /// Memory for encoders and pointers, in bytes.
     pub(super) spare: u64,
+    pub(super) effort: Effort,
 }
 
 impl Maker<'_> {
@@ -142,10 +144,10 @@ impl Maker<'_> {
                 ops.literal(&new);
                 return Ok(ops);
             }
-            if let Some(Ok(made)) = program::search(&old, &new, self.has_room(part)) {
+            if let Some(Ok(made)) = program::search(&old, &new, self.has_room(part), self.effort) {
                 return Ok(Ops::program(address, made, &new));
             }
-            match matcher.get_or_insert_with(|| Matcher::new(&old).ok()) {
+            match matcher.get_or_insert_with(|| Matcher::new(&old, self.effort).ok()) {
                 Some(matcher) => search(&mut ops, address, matcher, &old, &new),
                 None => ops.literal(&new),
             }

@@ -8,6 +8,7 @@
 
 mod area;
 mod body;
+mod effort;
 mod elf;
 mod emit;
 mod ext4;
@@ -22,8 +23,8 @@ mod plan;
 mod program;
 mod proof;
 mod ramdisk;
-mod shingles;
 mod squashfs;
 mod view;
 
+pub use effort::Effort;
 pub use make::{MakeError, Options, Summary, make, make_for_tree};

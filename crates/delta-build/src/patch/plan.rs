@@ -20,9 +20,12 @@ use crate::patch::squashfs;
 use crate::patch::view::{Shown, View};
 
 mod blocks;
+mod known;
 mod members;
 mod pieces;
 mod tables;
+
+use known::Known;
 
 /// Shortest file that is searched for by its content, in bytes: a copy of less costs as much.
 const SHORTEST_FOUND: u64 = 32;
@@ -196,12 +199,13 @@ pub(crate) fn plan(
         return Ok(planner.plan);
     }
     let items = planner.target_files.items.clone();
-    planner.remake(&items, threads)?;
+    let known = planner.compare(&items, threads)?;
+    planner.remake(&items, &known, threads)?;
     let mut at = 0;
     while let Some(item) = items.get(at) {
         at += match planner.table(&items[at..], &new.tables)? {
             0 => {
-                planner.item(item)?;
+                planner.item(item, known[at])?;
                 1
             }
             items => items,
@@ -212,7 +216,7 @@ pub(crate) fn plan(
 
 impl Planner<'_> {
     /// An item of the target itself.
-    fn item(&mut self, item: &Item) -> io::Result<()> {
+    fn item(&mut self, item: &Item, known: Known) -> io::Result<()> {
         if item.sort == Sort::Area {
             let views = &mut self.plan.views;
             let segments = self.areas.segments(self.target, &item.content, views)?;
@@ -228,13 +232,12 @@ impl Planner<'_> {
             self.plain(segments);
             return Ok(());
         }
-        let bytes = read(self.target, &item.content)?;
         let found = match self.seen_whole(item)? {
             Some(place) => Found::At(Place {
                 offset: place.offset + item.before,
                 ..place
             }),
-            None => self.found(&bytes, old.as_ref())?,
+            None => self.found(known, old.as_ref())?,
         };
         let is_new = matches!(found, Found::Nowhere(_));
         if let Found::Nowhere(Some(content)) = found
@@ -245,7 +248,7 @@ impl Planner<'_> {
                 let seen = Seen::Target(item.content.start);
                 self.seen.entry(content).or_insert(seen);
                 self.plain(segments);
-                self.packed(item, old.as_ref(), members, &bytes)?;
+                self.packed(item, old.as_ref(), members)?;
                 let mut segments = Vec::new();
                 Self::padding(item, old.as_ref(), Space::Base, false, &mut segments);
                 self.plain(segments);
@@ -260,7 +263,10 @@ impl Planner<'_> {
         if let (Sort::Table, Some(old)) = (item.sort, &old)
             && is_new
             && old.len() == size
-            && is_mostly(&read(self.base, &old.content)?, &bytes)
+            && is_mostly(
+                &read(self.base, &old.content)?,
+                &read(self.target, &item.content)?,
+            )
         {
             source = Source::Aligned(Place {
                 space: Space::Base,
@@ -271,7 +277,7 @@ impl Planner<'_> {
         let kind = match item.sort {
             _ if is_copy => kind::META,
             Sort::Table => kind::META,
-            _ => self.kind(item, &bytes)?,
+            _ => self.kind(item)?,
         };
         segments.push(Segment {
             new: item.content.clone(),
@@ -304,36 +310,31 @@ impl Planner<'_> {
         }
     }
 
-    /// Where exactly this content is already.
-    fn found(&mut self, bytes: &[u8], old: Option<&Item>) -> io::Result<Found> {
-        let size = bytes.len() as u64;
-        let at = |content: &Range<u64>| {
-            Found::At(Place {
-                space: Space::Base,
-                offset: content.start,
-            })
+    /// Where exactly a content is already, by what it is known by and its counterpart.
+    fn found(&mut self, known: Known, old: Option<&Item>) -> io::Result<Found> {
+        let content = match known {
+            Known::Same(offset) => {
+                return Ok(Found::At(Place {
+                    space: Space::Base,
+                    offset,
+                }));
+            }
+            Known::Other(None) => return Ok(Found::Nowhere(None)),
+            Known::Other(Some(content)) => content,
         };
         if let Some(old) = old
-            && old.content.end - old.content.start == size
-            && read(self.base, &old.content)? == bytes
-        {
-            return Ok(at(&old.content));
-        }
-        if let Some(old) = old
-            && old.whole() == size
+            && old.whole() == content.0
             && let Some(view) = self.joined(old)
-            && self.plan.views[view].plain_len == size
-            && self.plan.views[view].bytes(self.base, &(0..size))? == bytes
+            && self.plan.views[view].plain_len == content.0
+            && Sha256::digest(self.plan.views[view].bytes(self.base, &(0..content.0))?)[..]
+                == content.1
         {
             return Ok(Found::At(Place {
                 space: Space::View(view),
                 offset: 0,
             }));
         }
-        if size < SHORTEST_FOUND {
-            return Ok(Found::Nowhere(None));
-        }
-        self.found_content((size, Sha256::digest(bytes).into()))
+        self.found_content(content)
     }
 
     /// Where exactly what is known by this is already.

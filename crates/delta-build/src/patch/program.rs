@@ -7,6 +7,7 @@ use std::ops::Range as Span;
 use system_image_delta::patch::pointers::{Change, Form, Places, Pointer, Pointers, Range};
 use system_image_delta::patch::{MOST_COPIES, Move, Projection};
 
+use crate::patch::effort::Effort;
 use crate::patch::elf::{self, Elf, Pair, Table};
 use crate::patch::matcher::{Matcher, Step, TooLarge, worthwhile};
 
@@ -36,13 +37,18 @@ pub(crate) struct Made {
 
 /// Finds what the program `new` was made from; nothing if the two are none, or if no `pointers` are
 /// wanted.
-pub(crate) fn search(old: &[u8], new: &[u8], pointers: bool) -> Option<Result<Made, TooLarge>> {
+pub(crate) fn search(
+    old: &[u8],
+    new: &[u8],
+    pointers: bool,
+    effort: Effort,
+) -> Option<Result<Made, TooLarge>> {
     pointers.then_some(())?;
     let pair = elf::pair(&Elf::read(old)?, &Elf::read(new)?)?;
-    Some(made(old, new, &pair))
+    Some(made(old, new, &pair, effort))
 }
 
-fn made(old: &[u8], new: &[u8], pair: &Pair) -> Result<Made, TooLarge> {
+fn made(old: &[u8], new: &[u8], pair: &Pair, effort: Effort) -> Result<Made, TooLarge> {
     let masked = |bytes: &[u8], pointers: &Pointers| {
         let code = Pointers {
             spaces: pointers.spaces.clone(),
@@ -57,7 +63,7 @@ fn made(old: &[u8], new: &[u8], pair: &Pair) -> Result<Made, TooLarge> {
     };
     let steps = {
         let old = masked(old, &pair.old);
-        Matcher::new(&old)?.steps(&masked(new, &pair.new))
+        Matcher::new(&old, effort)?.steps(&masked(new, &pair.new))
     };
     let mut copies = pieces(&steps, 0, 0);
     let targets = changed(new, 0, 0, &pair.new, &Target(None));
@@ -74,7 +80,7 @@ fn made(old: &[u8], new: &[u8], pair: &Pair) -> Result<Made, TooLarge> {
         let projection = projection(&copies);
         let old = changed(old, 0, 0, &pair.old, &Target(Some(&projection)));
         copies = outside(&copies, &of);
-        copies.extend(tables(&old, &targets, &of)?);
+        copies.extend(tables(&old, &targets, &of, effort)?);
         copies.sort_unstable();
     }
     let copies = joined(copies, new.len());
@@ -199,7 +205,12 @@ fn outside(copies: &[Piece], tables: &[&Table]) -> Vec<Piece> {
 }
 
 /// What tables are made from, by what they point to.
-fn tables(old: &[u8], new: &[u8], tables: &[&Table]) -> Result<Vec<Piece>, TooLarge> {
+fn tables(
+    old: &[u8],
+    new: &[u8],
+    tables: &[&Table],
+    effort: Effort,
+) -> Result<Vec<Piece>, TooLarge> {
     let mut copies = Vec::new();
     for table in tables {
         let (from, to) = (index(&table.old), index(&table.new));
@@ -211,7 +222,7 @@ fn tables(old: &[u8], new: &[u8], tables: &[&Table]) -> Result<Vec<Piece>, TooLa
                     .for_each(|entry| entry[..8].fill(0));
             }
         }
-        let steps = Matcher::new(&old)?.steps(&new);
+        let steps = Matcher::new(&old, effort)?.steps(&new);
         copies.extend(pieces(&steps, from.start, to.start));
     }
     Ok(copies)

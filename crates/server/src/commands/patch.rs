@@ -10,7 +10,7 @@ use serde::Serialize;
 use system_image_delta::Root;
 use system_image_delta::patch::tree::{self, TreePatch};
 use system_image_delta::patch::{self, ApplyError, Header, HeaderError, Identity, Limits};
-use system_image_delta_build::patch::{Options, make};
+use system_image_delta_build::patch::{Effort, Options, make};
 use system_image_durable::Staged;
 use system_image_report::Size;
 
@@ -30,6 +30,9 @@ pub(super) enum Patch {
         /// Most memory that applying it may take
         #[arg(long, value_name = "SIZE", default_value = "90MiB", value_parser = size)]
         max_apply_memory: u64,
+        /// Make a larger patch in a fraction of the time
+        #[arg(long)]
+        fast: bool,
     },
     /// Make the file that a patch leads to
     Apply {
@@ -102,11 +105,13 @@ impl Patch {
                 target,
                 out,
                 max_apply_memory,
+                fast,
             } => {
                 let threads = std::thread::available_parallelism().map_or(1, usize::from);
                 let options = Options {
                     memory: max_apply_memory,
                     threads: context.jobs.map_or(threads, usize::from),
+                    effort: if fast { Effort::Fast } else { Effort::Default },
                 };
                 make_file([&base, &target], &out, options, context)
             }

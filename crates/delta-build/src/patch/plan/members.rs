@@ -7,8 +7,8 @@ use std::io;
 use std::ops::Range;
 
 use super::{
-    Found, Part, Place, Planner, SHORTEST_FOUND, Seen, Segment, Side, Source, Space, index, kind,
-    kind_of, read,
+    Found, Known, Part, Place, Planner, SHORTEST_FOUND, Seen, Segment, Side, Source, Space, index,
+    kind, kind_of, read,
 };
 use crate::parallel;
 use crate::patch::files::Files;
@@ -21,22 +21,26 @@ const SHORTEST_PACKED: u64 = 256;
 impl Planner<'_> {
     /// Looks for packed members in all that is new. To find how they were packed takes much work, for
     /// all threads.
-    pub(super) fn remake(&mut self, items: &[Item], threads: usize) -> io::Result<()> {
+    pub(super) fn remake(
+        &mut self,
+        items: &[Item],
+        known: &[Known],
+        threads: usize,
+    ) -> io::Result<()> {
         let mut jobs = Vec::new();
-        let mut known = HashSet::new();
-        for item in items {
+        let mut contents = HashSet::new();
+        for (item, known) in items.iter().zip(known) {
             if item.sort != Sort::File || !item.is_whole() || item.len() < SHORTEST_PACKED {
                 continue;
             }
             let head = item.content.start..item.content.end.min(item.content.start + packed::HEAD);
-            if !packed::may_be(&read(self.target, &head)?) {
+            if matches!(known, Known::Same(_)) || !packed::may_be(&read(self.target, &head)?) {
                 continue;
             }
-            let bytes = read(self.target, &item.content)?;
             let old = self.files.counterpart(&item.path, item.len()).cloned();
             let old = old.as_ref().map(|old| self.piece(item, old));
-            if let Found::Nowhere(Some(content)) = self.found(&bytes, old.as_ref())?
-                && known.insert(content)
+            if let Found::Nowhere(Some(content)) = self.found(*known, old.as_ref())?
+                && contents.insert(content)
             {
                 jobs.push((content, item.content.clone()));
             }
@@ -60,8 +64,8 @@ impl Planner<'_> {
         item: &Item,
         old: Option<&Item>,
         members: Vec<Remade>,
-        bytes: &[u8],
     ) -> io::Result<()> {
+        let bytes = &read(self.target, &item.content)?;
         let old_bytes = old.map(|old| read(self.base, &old.content)).transpose()?;
         let old_members = old_bytes
             .as_deref()
@@ -178,7 +182,10 @@ impl Planner<'_> {
                     .flatten();
                 let (mut found, kind) = if is_archive {
                     let bytes = &member.plain[index(&item.content)];
-                    (self.found(bytes, outer.as_ref())?, kind_of(bytes))
+                    {
+                        let known = self.known(bytes, outer.as_ref())?;
+                        (self.found(known, outer.as_ref())?, kind_of(bytes))
+                    }
                 } else if len < SHORTEST_FOUND {
                     (Found::Nowhere(None), member.kind)
                 } else {

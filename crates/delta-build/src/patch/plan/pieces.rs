@@ -21,16 +21,15 @@ const HOLES: u64 = 1 << 20;
 const MOST_RANGES: usize = 1024;
 
 impl Planner<'_> {
-    /// What kind of content a piece of a file of the target is: that of its beginning.
-    pub(super) fn kind(&self, item: &Item, bytes: &[u8]) -> io::Result<u8> {
+    /// What kind of content a piece of a file of the target is: that of the file's beginning.
+    pub(super) fn kind(&self, item: &Item) -> io::Result<u8> {
+        const HEAD: u64 = 4;
         let first = self.target_files.pieces(item).next();
-        Ok(match first.filter(|first| first.before < item.before) {
-            Some(first) => {
-                let start = first.content.start;
-                kind_of(&read(self.target, &(start..start + first.len().min(4)))?)
-            }
-            None => kind_of(bytes),
-        })
+        let first = first.filter(|first| first.before < item.before);
+        let first = first.unwrap_or(item);
+        let start = first.content.start;
+        let head = read(self.target, &(start..start + first.len().min(HEAD)))?;
+        Ok(kind_of(&head))
     }
 
     /// The piece of the file that `first` begins that an item of the target corresponds to.
