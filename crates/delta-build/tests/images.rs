@@ -14,10 +14,11 @@ use system_image_delta_build::patch::{Effort, Options, make};
 
 use samples::{noise, text};
 
-const OPTIONS: Options = Options {
+const OPTIONS: Options<'_> = Options {
     memory: 90 << 20,
     threads: 2,
     effort: Effort::Default,
+    packings: None,
 };
 
 fn run(command: &mut Command) {

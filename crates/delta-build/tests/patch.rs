@@ -16,14 +16,15 @@ use system_image_delta::patch::{
 };
 use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
-use system_image_delta_build::patch::{Effort, MakeError, Options, make};
+use system_image_delta_build::patch::{Effort, MakeError, Options, Packings, make};
 
 use samples::{noise, text};
 
-const OPTIONS: Options = Options {
+const OPTIONS: Options<'_> = Options {
     memory: 90 << 20,
     threads: 2,
     effort: Effort::Default,
+    packings: None,
 };
 
 fn file(bytes: &[u8]) -> File {
@@ -32,7 +33,7 @@ fn file(bytes: &[u8]) -> File {
     file
 }
 
-fn patch(base: &[u8], target: &[u8], options: Options) -> Vec<u8> {
+fn patch(base: &[u8], target: &[u8], options: Options<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     make(&file(base), &file(target), options, &mut out).unwrap();
     out
@@ -378,6 +379,20 @@ fn equal_inputs_give_equal_patches_on_any_number_of_threads() {
             patch(&base, &target, options)
         };
         assert!(on(1) == on(4), "{effort:?}");
+    }
+}
+
+#[test]
+fn what_another_patch_found_out_changes_nothing() {
+    let [base, target] = images();
+    let packings = Packings::default();
+    let options = Options {
+        packings: Some(&packings),
+        ..OPTIONS
+    };
+    let alone = patch(&base, &target, OPTIONS);
+    for _ in 0..2 {
+        assert!(patch(&base, &target, options) == alone);
     }
 }
 

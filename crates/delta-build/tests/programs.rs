@@ -72,6 +72,7 @@ fn patch(base: &[u8], target: &[u8], memory: u64) -> Vec<u8> {
         memory,
         threads: 2,
         effort: Effort::Default,
+        packings: None,
     };
     make(&file(base), &file(target), options, &mut out).unwrap();
     out

@@ -17,10 +17,11 @@ use system_image_testkit::tree::Tree;
 
 use samples::{noise, text};
 
-const OPTIONS: Options = Options {
+const OPTIONS: Options<'_> = Options {
     memory: 24 << 20,
     threads: 2,
     effort: Effort::Default,
+    packings: None,
 };
 
 fn file(bytes: &[u8]) -> fs::File {

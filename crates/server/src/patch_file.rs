@@ -91,9 +91,11 @@ fn made(
         memory,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         effort: Effort::Default,
+        packings: Some(tree.packings()),
     };
     let mut out = std::io::BufWriter::new(scratch(tree)?);
-    make_for_tree(old.tar(tree)?, is_left_out, &delta, options, &mut out)
+    let base = old.tar(tree)?;
+    make_for_tree(base, is_left_out, &delta, options, &mut out)
         .with_context(|| format!("no patch for `{}`", file.path))?;
     let out = out
         .into_inner()

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::bail;
+use system_image_delta_build::patch::Packings;
 use system_image_formats::channels::{Channels, DeviceEntry};
 use system_image_formats::index::Index;
 use system_image_formats::name::{ChannelName, DeviceName, TreePath};
@@ -46,6 +47,7 @@ pub struct Tree {
     aside: Option<Arc<Aside>>,
     busy: Busy,
     memory: Budget,
+    packings: Arc<Packings>,
     /// Whether a document was replaced, which mirrors want to know.
     replaced: Arc<AtomicBool>,
     lock: Arc<Lock>,
@@ -121,6 +123,7 @@ impl Tree {
             published,
             aside,
             busy: Busy::default(),
+            packings: Arc::default(),
             replaced: Arc::default(),
             lock,
         })
@@ -132,6 +135,7 @@ impl Tree {
         let published = Published::with(root, config, self.shared_store(), self.now())?;
         let mut tree = Self::of(published, self.aside.clone(), Arc::clone(&self.lock))?;
         tree.replaced = Arc::clone(&self.replaced);
+        tree.packings = Arc::clone(&self.packings);
         Ok(tree)
     }
 
@@ -143,6 +147,11 @@ impl Tree {
     /// The memory that compression may use.
     pub fn memory(&self) -> &Budget {
         &self.memory
+    }
+
+    /// What the patches of this process know of each other.
+    pub fn packings(&self) -> &Packings {
+        &self.packings
     }
 
     /// Waits until no other thread of this process writes the file, and keeps others from it.

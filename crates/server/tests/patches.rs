@@ -74,6 +74,25 @@ fn a_patch_makes_the_new_file_of_the_old_one() {
 }
 
 #[test]
+fn patches_from_several_bases_are_made_at_once() {
+    let files = two_files();
+    let place = files.path();
+    fs::write(place.join("older"), "line 777 ").unwrap();
+    let also = ["--also", "older", "other"];
+    let arguments = [&["make", "--fast", "old", "new", "patch"][..], &also].concat();
+    assert_eq!(works(place, &arguments).lines().count(), 2);
+    for (base, patch) in [("old", "patch"), ("older", "other")] {
+        works(place, &["apply", base, patch, "copy"]);
+        let made = fs::read(place.join("copy")).unwrap();
+        assert_eq!(made, fs::read(place.join("new")).unwrap(), "{patch}");
+    }
+    let json = works(place, &[&arguments[..], &["--json"]].concat());
+    let made: Value = serde_json::from_str(&json).unwrap();
+    let other = fs::metadata(place.join("other")).unwrap().len();
+    assert_eq!(made["also"][0]["bytes"], other);
+}
+
+#[test]
 fn a_dry_run_writes_nothing() {
     let files = two_files();
     let said = works(files.path(), &["make", "old", "new", "patch", "--dry-run"]);

@@ -29,6 +29,7 @@ pub fn patch(base: &Tree, target: &Tree) -> Vec<u8> {
         memory: 24 << 20,
         threads: 2,
         effort: patch::Effort::Default,
+        packings: None,
     };
     let mut out = Vec::new();
     patch::make_for_tree(&stored(base), &|_| false, &delta, options, &mut out).unwrap();

@@ -18,6 +18,7 @@ use crate::patch::emit::{self, Written};
 use crate::patch::image::Image;
 use crate::patch::kept::{Kept, Tree};
 use crate::patch::maker::Maker;
+use crate::patch::packed::Packings;
 use crate::patch::plan::{self, Plan, Side, Source, Space};
 use crate::patch::proof::{prove, remade};
 use crate::patch::view::View;
@@ -32,14 +33,16 @@ const TARGET_BLOCK: u32 = 21;
 const LEAST_PAGES: u64 = 3 << 20;
 
 /// How a patch is to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
     /// Most memory that applying it may take, in bytes.
     pub memory: u64,
     /// Threads to work on.
     pub threads: usize,
     /// How hard to try.
     pub effort: Effort,
+    /// What other patches found out. Those that are made with the same spare each other work.
+    pub packings: Option<&'a Packings>,
 }
 
 /// What a patch came to.
@@ -76,7 +79,7 @@ pub enum MakeError {
 pub fn make(
     base: &File,
     target: &File,
-    options: Options,
+    options: Options<'_>,
     out: &mut impl Write,
 ) -> Result<Summary, MakeError> {
     made(base, None, target, options, out)
@@ -90,7 +93,7 @@ pub fn make_for_tree(
     base: &File,
     is_left_out: &dyn Fn(&MemberPath) -> bool,
     target: &File,
-    options: Options,
+    options: Options<'_>,
     out: &mut impl Write,
 ) -> Result<Summary, MakeError> {
     let tree = Tree::read(base, is_left_out).map_err(MakeError::Base)?;
@@ -101,7 +104,7 @@ fn made(
     base: &File,
     tree: Option<&Tree>,
     target: &File,
-    mut options: Options,
+    mut options: Options<'_>,
     out: &mut impl Write,
 ) -> Result<Summary, MakeError> {
     let base_len = base.metadata().map_err(MakeError::Read)?.len();
@@ -111,6 +114,8 @@ fn made(
     let spare = options
         .memory
         .saturating_sub(LEAST_PAGES + fixed(target_len));
+    let fresh = Packings::default();
+    let packings = options.packings.unwrap_or(&fresh);
     let allowed = |codec: Codec, len: u64| Remaker::memory(codec, len) <= spare;
     // The files are read for their digests while it is found out what is in them.
     let (plan, target_digests, whole) = std::thread::scope(|scope| {
@@ -123,7 +128,7 @@ fn made(
         });
         let image = tree.map_or_else(|| Image::read(base, base_len), |tree| tree.image(base));
         let (base, target) = ((base, base_len, image), (target, target_len));
-        let plan = plan::plan(base, target, &allowed, options.threads);
+        let plan = plan::plan(base, target, (packings, &allowed), options.threads);
         let digests = digests.join().expect("it does not panic");
         plan.and_then(|plan| {
             let (target, base) = digests?;

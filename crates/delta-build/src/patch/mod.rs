@@ -28,3 +28,4 @@ mod view;
 
 pub use effort::Effort;
 pub use make::{MakeError, Options, Summary, make, make_for_tree};
+pub use packed::Packings;

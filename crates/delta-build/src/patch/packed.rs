@@ -1,6 +1,8 @@
 //! Finds packed members, and out of which packing their bytes can be made again.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::{Codec, Remaker, Unpacker, XZ_DICTIONARIES, Xz, XzCheck, Zstd157};
@@ -85,24 +87,48 @@ pub(crate) fn members(file: &[u8]) -> Vec<Member> {
     found.into_iter().collect()
 }
 
-/// Those of them that can be made again in one of the ways that are `allowed`.
-pub(crate) fn remade(file: &[u8], allowed: impl Fn(Codec, u64) -> bool) -> Vec<Remade> {
-    let again = |member: Member| {
-        let len = member.plain.len() as u64;
-        let packed = &file[member.range.clone()];
-        let codec = candidates(member.codec)
-            .into_iter()
-            .find(|&codec| makes(codec, &member.plain, packed))
-            .filter(|&codec| allowed(codec, len))?;
-        Some(Remade {
-            range: member.range.clone(),
-            codec,
-            content: (len, Sha256::digest(&member.plain).into()),
-            kind: kind_of(&member.plain),
-            plain: member.archive(),
-        })
-    };
-    members(file).into_iter().filter_map(again).collect()
+/// How packed members were packed, by the content that they are in. To find it out takes much of the
+/// work of a patch: who makes several of them with one of these does it once.
+#[derive(Debug, Default)]
+pub struct Packings(Mutex<HashMap<Content, Vec<Option<Codec>>>>);
+
+impl Packings {
+    /// The packed members of a file, which is known by its `content`, that can be made again in one of
+    /// the ways that are `allowed`.
+    pub(crate) fn remade(
+        &self,
+        content: Content,
+        file: &[u8],
+        allowed: impl Fn(Codec, u64) -> bool,
+    ) -> Vec<Remade> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = members(file);
+        let known = lock().get(&content).cloned();
+        let codecs = known.unwrap_or_else(|| {
+            let found: Vec<_> = members.iter().map(|member| packing(member, file)).collect();
+            lock().insert(content, found.clone());
+            found
+        });
+        let again = |(member, codec): (Member, Option<Codec>)| {
+            let len = member.plain.len() as u64;
+            let codec = codec.filter(|&codec| allowed(codec, len))?;
+            Some(Remade {
+                range: member.range.clone(),
+                codec,
+                content: (len, Sha256::digest(&member.plain).into()),
+                kind: kind_of(&member.plain),
+                plain: member.archive(),
+            })
+        };
+        members.into_iter().zip(codecs).filter_map(again).collect()
+    }
+}
+
+/// Exactly how a member of a file is packed, if that is known to make its bytes again.
+fn packing(member: &Member, file: &[u8]) -> Option<Codec> {
+    let packed = &file[member.range.clone()];
+    let mut candidates = candidates(member.codec).into_iter();
+    candidates.find(|&codec| makes(codec, &member.plain, packed))
 }
 
 impl Member {

@@ -15,7 +15,7 @@ use system_image_delta::patch::Codec;
 use crate::patch::area::Areas;
 use crate::patch::files::Files;
 use crate::patch::image::{Image, Item, Sort};
-use crate::patch::packed::Remade;
+use crate::patch::packed::{Packings, Remade};
 use crate::patch::squashfs;
 use crate::patch::view::{Shown, View};
 
@@ -145,6 +145,7 @@ struct Planner<'a> {
     inner: HashMap<usize, Files>,
     /// Packed members that can be made again, by the content that they are in.
     remade: HashMap<Content, Vec<Remade>>,
+    packings: &'a Packings,
     /// Whether a packed member may be made again, by what that takes.
     allowed: &'a (dyn Fn(Codec, u64) -> bool + Sync),
 }
@@ -167,7 +168,7 @@ pub(crate) fn index(range: &Range<u64>) -> Range<usize> {
 pub(crate) fn plan(
     (base, base_len, old): (&File, u64, Image),
     (target, target_len): (&File, u64),
-    allowed: &(dyn Fn(Codec, u64) -> bool + Sync),
+    (packings, allowed): (&Packings, &(dyn Fn(Codec, u64) -> bool + Sync)),
     threads: usize,
 ) -> io::Result<Plan> {
     let Image { items, tables } = old;
@@ -190,6 +191,7 @@ pub(crate) fn plan(
         },
         inner: HashMap::new(),
         remade: HashMap::new(),
+        packings,
         allowed,
     };
     if let Some(new) = squashfs::read(target, target_len)

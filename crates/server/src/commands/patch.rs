@@ -10,7 +10,7 @@ use serde::Serialize;
 use system_image_delta::Root;
 use system_image_delta::patch::tree::{self, TreePatch};
 use system_image_delta::patch::{self, ApplyError, Header, HeaderError, Identity, Limits};
-use system_image_delta_build::patch::{Effort, Options, make};
+use system_image_delta_build::patch::{Effort, Options, Packings, make};
 use system_image_durable::Staged;
 use system_image_report::Size;
 
@@ -33,6 +33,9 @@ pub(super) enum Patch {
         /// Make a larger patch in a fraction of the time
         #[arg(long)]
         fast: bool,
+        /// Write one from another base, too, in less than the time of two
+        #[arg(long, num_args = 2, value_names = ["BASE", "OUT"])]
+        also: Vec<Utf8PathBuf>,
     },
     /// Make the file that a patch leads to
     Apply {
@@ -59,6 +62,9 @@ struct Made {
     bytes: u64,
     target_bytes: u64,
     memory: u64,
+    /// From other bases.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    also: Vec<Made>,
 }
 
 /// What applying a patch came to.
@@ -106,14 +112,22 @@ impl Patch {
                 out,
                 max_apply_memory,
                 fast,
+                also,
             } => {
+                let packings = Packings::default();
                 let threads = std::thread::available_parallelism().map_or(1, usize::from);
                 let options = Options {
                     memory: max_apply_memory,
                     threads: context.jobs.map_or(threads, usize::from),
                     effort: if fast { Effort::Fast } else { Effort::Default },
+                    packings: Some(&packings),
                 };
-                make_file([&base, &target], &out, options, context)
+                let mut made = make_file([&base, &target], &out, options, context)?;
+                for pair in also.chunks(2) {
+                    made.also
+                        .push(make_file([&pair[0], &target], &pair[1], options, context)?);
+                }
+                context.print(&made, |_| {})
             }
             Self::Apply {
                 base,
@@ -163,9 +177,9 @@ impl Patch {
 fn make_file(
     [base, target]: [&Utf8Path; 2],
     out: &Utf8Path,
-    options: Options,
+    options: Options<'_>,
     context: &Context,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Made> {
     let (from, to) = (open(base)?, open(target)?);
     let target_bytes = to.metadata().with_context(|| reading(target))?.len();
     let writing = || format!("cannot write `{out}`");
@@ -182,15 +196,17 @@ fn make_file(
         bytes: summary.bytes,
         target_bytes,
         memory: summary.memory,
+        also: Vec::new(),
     };
-    context.print(&made, |made| {
+    if !context.json {
         context.say(&format!(
             "{out}: {} for {}, applied in {}",
             Size(made.bytes),
             Size(made.target_bytes),
             Size(made.memory)
         ));
-    })
+    }
+    Ok(made)
 }
 
 fn apply_file(

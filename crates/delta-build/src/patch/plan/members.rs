@@ -46,9 +46,9 @@ impl Planner<'_> {
             }
         }
         jobs.sort_by_key(|(content, range)| (Reverse(content.0), range.start));
-        let (target, allowed) = (self.target, self.allowed);
+        let (target, packings, allowed) = (self.target, self.packings, self.allowed);
         let found = parallel::each(threads, &jobs, |(content, range)| {
-            let members = packed::remade(&read(target, range)?, allowed);
+            let members = packings.remade(*content, &read(target, range)?, allowed);
             Ok::<_, io::Error>((*content, members))
         });
         for found in found {
