@@ -340,7 +340,7 @@ fn candidates(codec: Codec) -> Vec<Codec> {
 pub(crate) fn makes(codec: Codec, plain: &[u8], packed: &[u8]) -> bool {
     const AT_ONCE: usize = 128 << 10;
     let len = plain.len() as u64;
-    let Ok(mut remaker) = Remaker::new(codec, len, Remaker::memory(codec, len)) else {
+    let Ok(mut remaker) = Remaker::new(codec, len, Remaker::memory_of(codec, len, u64::MAX)) else {
         return false;
     };
     let mut left = packed;

@@ -21,6 +21,17 @@ const AT_ONCE: usize = 128 << 10;
 /// the interface for threads keeps an input of several windows and the output of two jobs.
 const ZSTD_MEMORY: [(u8, u64); 3] = [(9, 72 << 20), (12, 100 << 20), (19, 320 << 20)];
 
+/// What it takes with a second thread.
+const ZSTD_MEMORY_OF_TWO: [(u8, u64); 3] = [(9, 140 << 20), (12, 228 << 20), (19, 390 << 20)];
+
+/// Plain bytes from which on a second thread of zstd has something to do.
+const LONG_FOR_ZSTD: u64 = 16 << 20;
+
+fn of_level(table: &[(u8, u64)], level: u8) -> u64 {
+    let found = table.iter().find(|(most, _)| level <= *most);
+    found.expect("the last is the largest level").1
+}
+
 /// A member on its way into its packing.
 #[derive(Debug)]
 pub struct Remaker(Form);
@@ -75,9 +86,11 @@ impl Remaker {
                 level, checksum, ..
             } => {
                 let mut context = CCtx::try_create().ok_or(CodecError::Pack("no memory"))?;
+                let has_two = memory >= of_level(&ZSTD_MEMORY_OF_TWO, level);
                 for parameter in [
                     CParameter::CompressionLevel(level.into()),
-                    CParameter::NbWorkers(1),
+                    // The bytes are the same with any number of them but none.
+                    CParameter::NbWorkers(if has_two { 2 } else { 1 }),
                     CParameter::ChecksumFlag(checksum),
                 ] {
                     context.set_parameter(parameter).map_err(zstd_pack)?;
@@ -123,6 +136,15 @@ impl Remaker {
     pub fn memory_of(codec: Codec, len: u64, left: u64) -> u64 {
         match codec {
             Codec::Lz4Legacy { .. } => lz4_legacy::memory(len, left),
+            Codec::Zstd { level, .. } => {
+                let of_two = of_level(&ZSTD_MEMORY_OF_TWO, level);
+                // Half of what is left stays for others.
+                if len > LONG_FOR_ZSTD && left / 2 >= of_two {
+                    of_two
+                } else {
+                    Self::memory(codec, len)
+                }
+            }
             _ => Self::memory(codec, len),
         }
     }
@@ -132,10 +154,8 @@ impl Remaker {
         match codec {
             Codec::Stored => 0,
             Codec::Zstd { level, .. } => {
-                let found = ZSTD_MEMORY.iter().find(|(most, _)| level <= *most);
-                let (_, most) = found.expect("the last is the largest level");
                 // Less than a job needs no more than its input, its tables and its output.
-                (*most).min(len.saturating_mul(4).saturating_add(16 << 20))
+                of_level(&ZSTD_MEMORY, level).min(len.saturating_mul(4).saturating_add(16 << 20))
             }
             Codec::Lz4Legacy { .. } => lz4_legacy::LEAST_MEMORY,
             Codec::Deflate { .. } => 512 << 10,
@@ -309,6 +329,33 @@ mod tests {
         }
         let long = Remaker::new(Codec::ZstdBlock { level: 1 }, (1 << 20) + 1, u64::MAX);
         assert!(long.is_err());
+    }
+
+    #[test]
+    fn a_second_thread_makes_the_same_frame() {
+        let plain: Vec<u8> = (0..5 << 20_u32)
+            .flat_map(|i: u32| (i ^ i.wrapping_mul(2_654_435_761) >> 24).to_le_bytes())
+            .collect();
+        let len = plain.len() as u64;
+        let codec = Codec::Zstd {
+            level: 1,
+            checksum: true,
+            window: 19,
+        };
+        let made = |memory| {
+            let mut remaker = Remaker::new(codec, len, memory).unwrap();
+            let mut out = Vec::new();
+            remaker.push(&plain, &mut out).unwrap();
+            remaker.finish(&mut out).unwrap();
+            out
+        };
+        let of_two = Remaker::memory_of(codec, len, u64::MAX);
+        assert!(of_two > Remaker::memory(codec, len));
+        assert!(made(of_two) == made(Remaker::memory(codec, len)));
+        assert_eq!(
+            Remaker::memory_of(codec, len, of_two),
+            Remaker::memory(codec, len)
+        );
     }
 
     #[test]
