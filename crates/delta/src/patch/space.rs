@@ -22,9 +22,9 @@ pub(crate) struct Space<'a> {
     has_empty_pages: bool,
     place: Option<Place>,
     /// Bytes that a run from the front has unpacked so far.
-    work: u64,
+    counted: u64,
     /// Bytes that were unpacked so far.
-    unpacked: u64,
+    work: u64,
     most_work: u64,
     /// Memory for pages and an unpacker together, in bytes.
     memory: u64,
@@ -48,8 +48,8 @@ impl<'a> Space<'a> {
             pages: Pages::default(),
             has_empty_pages: false,
             place: None,
+            counted: 0,
             work: 0,
-            unpacked: 0,
             most_work,
             memory: 0,
         }
@@ -57,7 +57,7 @@ impl<'a> Space<'a> {
 
     /// How many bytes were unpacked.
     pub(crate) fn work(&self) -> u64 {
-        self.unpacked
+        self.work
     }
 
     /// Sets how much memory there is until the next call, in bytes.
@@ -259,8 +259,8 @@ impl<'a> Space<'a> {
         };
         let len = at_once(view.plain_len - place.at, PAGE);
         place.at += len as u64;
-        self.work += len as u64;
-        self.is_allowed(self.work)?;
+        self.counted += len as u64;
+        self.is_allowed(self.counted)?;
         Ok((key, len))
     }
 
@@ -341,8 +341,8 @@ impl<'a> Space<'a> {
         bytes: &mut [u8],
         target: &Blocks<'_>,
     ) -> Result<(), ApplyError> {
-        self.unpacked += bytes.len() as u64;
-        self.is_allowed(self.unpacked)?;
+        self.work += bytes.len() as u64;
+        self.is_allowed(self.work)?;
         cursor.fill(view, bytes, |buffer, offset| {
             self.packed(view, buffer, offset, target)
         })
