@@ -1,13 +1,14 @@
 //! Files that survive a crash whole: written beside their place, synced, renamed, their directory
 //! synced. After a crash at any point the old file is there or the new one.
 //!
-//! A staged file is called `<name>.new`; nothing reads that name. One that a crash left is
-//! overwritten by the next writer of the same file, so writers of one file must exclude each other.
+//! A staged file is called `<name>.new`. One that a crash left is overwritten by the next writer of the
+//! same file, or gone on with by one that finds out what of it is right, so writers of one file must exclude
+//! each other. Nothing else reads that name.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Replaces a small file, or makes it. `mode` holds the permission bits of the new one.
@@ -26,7 +27,8 @@ pub struct Staged {
     file: File,
     temporary: PathBuf,
     place: PathBuf,
-    committed: bool,
+    /// Whether its temporary name is gone or is to stay.
+    is_settled: bool,
 }
 
 impl Staged {
@@ -46,8 +48,33 @@ impl Staged {
             file,
             temporary,
             place,
-            committed: false,
+            is_settled: false,
         })
+    }
+
+    /// Goes on with what an earlier writer left for `place`, whole or not; begins anew if there is nothing.
+    /// Its permission bits become these; what is no regular file, or is somebody's link, is replaced.
+    pub fn resume(place: impl Into<PathBuf>, mode: u32) -> io::Result<Self> {
+        let place = place.into();
+        let temporary = staged_name(&place)?;
+        let is_ours = present(fs::symlink_metadata(&temporary))?
+            .is_some_and(|meta| meta.is_file() && meta.nlink() == 1);
+        if !is_ours {
+            return Self::create(place, mode);
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&temporary)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        Ok(Self {
+            file,
+            temporary,
+            place,
+            is_settled: false,
+        })
+    }
+
+    /// Leaves it for a later writer to [resume](Self::resume), its place as it was.
+    pub fn leave(mut self) {
+        self.is_settled = true;
     }
 
     /// The file itself, for those who write at more than its end.
@@ -59,7 +86,7 @@ impl Staged {
     pub fn commit(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         rename(&self.temporary, &self.place)?;
-        self.committed = true;
+        self.is_settled = true;
         Ok(())
     }
 }
@@ -76,7 +103,7 @@ impl Write for Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.committed {
+        if !self.is_settled {
             // Nothing reads that name; the next writer of the same file overwrites it.
             let _ = fs::remove_file(&self.temporary);
         }

@@ -128,3 +128,50 @@ fn what_cannot_be_applied_says_why_and_leaves_nothing() {
     let hinted = fails(place, &["apply", "new", "patch", "copy"]);
     assert!(hinted.contains("hint: `patch info`"), "{hinted}");
 }
+
+#[test]
+fn what_was_cut_off_is_gone_on_with() {
+    let files = two_files();
+    let place = files.path();
+    works(place, &["make", "old", "new", "patch"]);
+    let new = fs::read(place.join("new")).unwrap();
+    let left = place.join("copy.new");
+    for (content, said) in [
+        (&new[..], "from an earlier attempt"),
+        (&new[..new.len() - 1], ""),
+        (b"something else", ""),
+    ] {
+        fs::write(&left, content).unwrap();
+        let output = works(place, &["apply", "old", "patch", "copy"]);
+        assert!(output.contains(said), "{output}");
+        assert!(fs::read(place.join("copy")).unwrap() == new);
+        assert!(!left.exists());
+    }
+    // Somebody's link is not written through.
+    fs::write(place.join("other"), "other").unwrap();
+    std::os::unix::fs::symlink("other", &left).unwrap();
+    works(place, &["apply", "old", "patch", "copy"]);
+    assert_eq!(fs::read(place.join("other")).unwrap(), b"other");
+    assert!(place.join("copy").symlink_metadata().unwrap().is_file());
+}
+
+#[test]
+fn what_was_made_before_a_full_disk_stays() {
+    let files = two_files();
+    let place = files.path();
+    works(place, &["make", "old", "new", "patch"]);
+    let limited = Command::new("sh")
+        .current_dir(place)
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 1; exec \"$0\" patch apply old patch copy",
+        ])
+        .arg(env!("CARGO_BIN_EXE_system-image-server"))
+        .output()
+        .unwrap();
+    assert_eq!(limited.status.code(), Some(1));
+    assert!(place.join("copy.new").exists());
+    assert!(!place.join("copy").exists());
+    works(place, &["apply", "old", "patch", "copy"]);
+    assert!(fs::read(place.join("copy")).unwrap() == fs::read(place.join("new")).unwrap());
+}

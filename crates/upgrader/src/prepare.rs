@@ -79,11 +79,12 @@ fn prepared(run: &Run<'_>, plan: &Plan, told: &mut Told<'_>) -> anyhow::Result<P
         _ => None,
     };
     let stage = self::stage(settings, slot.clone())?;
-    stage.clear()?;
+    stage.clear_content()?;
     for name in plan.files() {
         run.drop_box.file(name)?;
     }
     if !plan.changes_system() {
+        stage.clear()?;
         // Keyrings that are named must be good all the same.
         load_keyrings(run, plan)?;
         run.journal
@@ -286,8 +287,12 @@ fn patch(
     stage: &Stage,
     told: &mut Told<'_>,
 ) -> anyhow::Result<()> {
-    let is_patch = |tarball: &Tarball| tarball.patched_len().is_some();
-    if !tarballs.iter().any(is_patch) {
+    let numbered = tarballs.iter().enumerate();
+    let patches: Vec<_> = numbered
+        .filter_map(|(number, tarball)| tarball.patched_len().map(|_| number))
+        .collect();
+    stage.clear_archives(&patches)?;
+    if patches.is_empty() {
         return Ok(());
     }
     let storage = installed_storage(settings)?;
@@ -299,8 +304,13 @@ fn patch(
             };
             let what = format!("applying {} to the installed system", tarball.name());
             told.step(&what, |_| {
-                let archive = stage.new_archive(number, len)?;
-                Ok((tarball.make(&root, archive, settings.patch_limits)?, len))
+                let archive = stage.archive_to_make(number, len)?;
+                let left = tarball.make(&root, archive, settings.patch_limits)?;
+                if left > 0 {
+                    let name = tarball.name();
+                    log(&format!("{name}: an earlier run had made {left} bytes"));
+                }
+                Ok(((), len - left))
             })?;
         }
         Ok(())

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 
 use camino::Utf8PathBuf;
 use rustix::fs::{self, Mode, OFlags};
@@ -24,6 +25,9 @@ const ARCHIVES: &str = "archives";
 
 /// Longest `channel.ini` that is read, in bytes.
 pub const MAX_CHANNEL_INI: u64 = 64 << 10;
+
+/// Unit in which a file's room on the disk is told, in bytes.
+const BLOCK: u64 = 512;
 
 /// Where the system has it.
 pub const CHANNEL_INI: &str = "etc/system-image/channel.ini";
@@ -96,27 +100,45 @@ impl Stage {
         cleared.map_err(failed("remove what was staged"))
     }
 
-    /// Removes what archives brought; archives that patches made stay.
+    /// Removes what archives brought; archives that patches made stay, whole or not.
     pub fn clear_content(&self) -> Result<(), StageError> {
-        let clear = || {
-            if let Some(staging) = self.data.child_if_there(STAGING_NAME)? {
-                staging.remove(IMAGES)?;
-                staging.remove(PAYLOAD)?;
-            }
-            Ok(())
+        let clear = || match self.data.child_if_there(STAGING_NAME)? {
+            Some(staging) => staging.clear_but(|name| name == ARCHIVES.as_bytes()),
+            None => Ok(()),
         };
         clear().map_err(failed("remove what was staged"))
     }
 
-    /// A new file for the archive of this number, of `len` bytes, which a patch makes.
-    pub fn new_archive(&self, number: usize, len: u64) -> Result<File, StageError> {
+    /// Removes archives that patches made, but for those of these numbers.
+    pub fn clear_archives(&self, but_for: &[usize]) -> Result<(), StageError> {
+        let names: Vec<_> = but_for.iter().map(usize::to_string).collect();
+        let clear = || {
+            let Some(staging) = self.data.child_if_there(STAGING_NAME)? else {
+                return Ok(());
+            };
+            match staging.child_if_there(ARCHIVES)? {
+                Some(archives) => {
+                    archives.clear_but(|name| names.iter().any(|spared| spared.as_bytes() == name))
+                }
+                None => Ok(()),
+            }
+        };
+        clear().map_err(failed("remove what was staged"))
+    }
+
+    /// The file for the archive of this number, of `len` bytes, which a patch makes; with what an
+    /// earlier run left of it.
+    pub fn archive_to_make(&self, number: usize, len: u64) -> Result<File, StageError> {
         let create = || {
-            if self.data.free()? < len {
+            let archives = self.data.make_child(STAGING_NAME)?.make_child(ARCHIVES)?;
+            let flags = OFlags::RDWR | OFlags::CREATE;
+            let archive = opened(&archives, &number.to_string(), flags)?;
+            // What it has takes no more room, as much of it as there is on the disk.
+            let has = archive.metadata()?.blocks() * BLOCK;
+            if self.data.free()? < len.saturating_sub(has) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            let archives = self.data.make_child(STAGING_NAME)?.make_child(ARCHIVES)?;
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
-            opened(&archives, &number.to_string(), flags)
+            Ok(archive)
         };
         create().map_err(failed("begin the archive that a patch makes"))
     }

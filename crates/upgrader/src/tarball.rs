@@ -143,14 +143,15 @@ impl Tarball {
         self.target.map(|target| target.len)
     }
 
-    /// Makes the archive out of the files of the installed system, which are only read.
+    /// Makes the archive out of the files of the installed system, which are only read. It goes on
+    /// behind what an earlier run left in `archive`; returns the length of that in bytes.
     pub fn make(
         &mut self,
         installed: &Root,
         mut archive: File,
         limits: patch::Limits,
-    ) -> Result<(), TarballError> {
-        self.read_again(&mut |_| (), |packed| {
+    ) -> Result<u64, TarballError> {
+        let applied = self.read_again(&mut |_| (), |packed| {
             let patch = TreePatch::open(BufReader::new(packed));
             let patch = patch.map_err(|source| TarballError::Header {
                 name: self.name(),
@@ -163,7 +164,7 @@ impl Tarball {
             })
         })?;
         self.made = Some(archive);
-        Ok(())
+        Ok(applied.left)
     }
 
     /// Takes the archive that an earlier process has made. That it is the right one is found out

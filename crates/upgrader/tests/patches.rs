@@ -132,3 +132,45 @@ fn a_patch_that_is_cut_or_for_nothing_installed_is_refused() {
     assert_eq!(device.upgrade().status.code(), Some(1));
     assert_eq!(outcome(&device)["outcome"], "refused");
 }
+
+/// A target with content that packs badly, so that the archive has several blocks.
+fn long() -> Tree {
+    let mut state = 1_u32;
+    let bytes = std::iter::repeat_with(move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    });
+    two().file("new/long", bytes.take(6_000_000).collect::<Vec<_>>())
+}
+
+#[test]
+fn an_archive_that_was_cut_off_is_gone_on_with() {
+    let whole = system_image_testkit::between(&one(), &long());
+    let block = 2 << 20;
+    assert!(whole.len() > 2 * block + 1000);
+    let mut damaged = whole.clone();
+    damaged[block + 5] ^= 1;
+    for way in ["beside", "direct"] {
+        for (left, used) in [
+            (&whole[..2 * block + 1000], 2 * block),
+            (&damaged[..], block),
+            (&whole[..], whole.len()),
+            (&[&whole[..], b"more"].concat()[..], whole.len()),
+            (&[7; 100][..], 0),
+        ] {
+            let device = installed(way);
+            device.patch_and_deltas(&[&one(), &long()]);
+            let archives = device.path("data/.system-image/archives");
+            fs::create_dir_all(&archives).unwrap();
+            fs::write(archives.join("0"), left).unwrap();
+            // Of something else; nobody asks for it any more.
+            fs::write(archives.join("7"), "other").unwrap();
+            let output = device.upgrade_well();
+            let said = String::from_utf8_lossy(&output.stderr);
+            let told = format!("an earlier run had made {used} bytes");
+            assert_eq!(said.contains(&told), used > 0, "{said}");
+            assert_installed(&device, &long(), way);
+            assert!(!device.path("data/.system-image").exists(), "{way}");
+        }
+    }
+}

@@ -8,11 +8,12 @@ use crate::patch::base::{Base, Checks, ReadAt, at_once};
 use crate::patch::blocks::{self, Blocks, Output, Written, is_whole};
 use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
+use crate::patch::leftover::Leftover;
 use crate::patch::remake::Remaker;
-use crate::patch::runs::{MEMORY_OF_POINTERS, POINTERS, Run, Runs};
+use crate::patch::runs::{MEMORY_OF_POINTERS, POINTERS, Piece, Run, Runs};
 use crate::patch::space::Space;
 use crate::patch::streams::{PatchReadError, Streams};
-use crate::patch::view::Origin;
+use crate::patch::view::{Cursor, Origin, View};
 
 /// How much is made at once in a buffer, in bytes.
 const MADE_AT_ONCE: usize = 64 << 10;
@@ -40,6 +41,8 @@ impl Default for Limits {
 pub struct Applied {
     /// Bytes of the target.
     pub bytes: u64,
+    /// Those of them that an earlier run left.
+    pub left: u64,
     /// Bytes that were unpacked for it.
     pub work: u64,
 }
@@ -141,6 +144,10 @@ impl<R: Read> Patch<R> {
 
     /// Makes the target. Nothing is written before it is known to be right, block by block; after
     /// an error what was written is the beginning of the target and must not be used as a whole.
+    ///
+    /// What `output` has already is compared with the patch, and the target goes on behind what is
+    /// right of it, with whatever served only to make that left out; the rest is cut off. So a run that
+    /// was cut off, even by a loss of power, is continued by giving the same output again.
     pub fn apply(
         self,
         base: &dyn ReadAt,
@@ -194,6 +201,8 @@ impl<R: Read> Patch<R> {
         let Some(memory) = header.memory.checked_sub(fixed) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
+        let leftover = Leftover::find(output, &header)?;
+        let left = leftover.len;
         let checks = Checks::new(
             base,
             header.base.len,
@@ -201,10 +210,11 @@ impl<R: Read> Patch<R> {
             header.base_digests,
         );
         let streams = Streams::new(self.body, &header.dictionaries)?;
-        let written = Written::new(output);
+        let written = Written::new(output, left);
         let work = thread::scope(|scope| {
             let (blocks, checker) = Blocks::new(&written, header.target.len, header.target_block);
-            let thread = scope.spawn(|| checker.run(&written, &header.target_digests));
+            let digests = &header.target_digests[leftover.blocks..];
+            let thread = scope.spawn(|| checker.run(&written, digests, leftover.whole));
             if checks_ahead {
                 scope.spawn(|| checks.run_ahead());
             }
@@ -232,6 +242,7 @@ impl<R: Read> Patch<R> {
         })?;
         Ok(Applied {
             bytes: header.target.len,
+            left,
             work,
         })
     }
@@ -285,13 +296,14 @@ impl<R: Read> Applier<'_, R> {
     fn plain(&mut self, buffer: &mut [u8]) -> Result<(), ApplyError> {
         let mut run = self.runs.run()?;
         if run.program.is_some() {
-            return self.through(&mut run, buffer, |blocks, bytes| {
-                blocks.write(bytes)?;
-                Ok(())
-            });
+            return self.plain_program(&mut run, buffer);
         }
         while let Some(piece) = self.runs.piece(&mut run)? {
             let (mut left, mut from) = piece.parts();
+            let passed = self.blocks.pass(left);
+            self.pass(&run, (passed, from), buffer)?;
+            left -= passed;
+            from = from.map(|from| from + passed);
             while left > 0 {
                 let in_base =
                     from.is_some_and(|from| from.saturating_add(left) <= self.space.base_len());
@@ -322,15 +334,117 @@ impl<R: Read> Applier<'_, R> {
         Ok(())
     }
 
+    /// Makes a run with pointers. These are looked for from a copy's first byte on, so no copy is passed
+    /// over in part.
+    fn plain_program(&mut self, run: &mut Run, buffer: &mut [u8]) -> Result<(), ApplyError> {
+        let mut new = 0;
+        while let Some(piece) = self.runs.piece(run)? {
+            let (len, from) = piece.parts();
+            if len <= self.blocks.left() {
+                self.blocks.pass(len);
+                self.pass(run, (len, from), buffer)?;
+            } else {
+                self.piece(run, piece, new, buffer, &mut |blocks, bytes| {
+                    blocks.write(bytes)
+                })?;
+            }
+            new += len;
+        }
+        Ok(())
+    }
+
+    /// Passes over bytes of a run that are there already. Only what tells how to make them is read.
+    fn pass(
+        &mut self,
+        run: &Run,
+        (len, from): (u64, Option<u64>),
+        buffer: &mut [u8],
+    ) -> Result<(), ApplyError> {
+        if let Some(from) = from {
+            self.space.pass(from, len)?;
+        }
+        let mut left = len;
+        while left > 0 {
+            let bytes = &mut buffer[..at_once(left, MADE_AT_ONCE)];
+            left -= bytes.len() as u64;
+            if from.is_some() {
+                self.runs.add(run, bytes)?;
+            } else {
+                self.runs.literal(run, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Length of a member that is packed by `codec` and holds `len` bytes, in bytes, if all of it is
+    /// there already. It is found by unpacking, which takes less of everything than packing does; for
+    /// one that cannot be unpacked it is not found.
+    fn packed_len(&self, len: u64, codec: Codec, buffer: &mut [u8]) -> Option<u64> {
+        let view = View {
+            start: 0,
+            plain_len: len,
+            origin: Origin::Target,
+            offset: self.blocks.position(),
+            packed_len: self.blocks.left(),
+            codec,
+        };
+        if view.packed_len == 0 || len == 0 {
+            return None;
+        }
+        let read = |buffer: &mut [u8], offset| self.blocks.read_left(buffer, offset);
+        let mut cursor = Cursor::new(codec).ok()?;
+        let mut left = len;
+        while left > 0 {
+            let bytes = &mut buffer[..at_once(left, MADE_AT_ONCE)];
+            cursor.fill(&view, bytes, read).ok()?;
+            left -= bytes.len() as u64;
+        }
+        cursor.end(&view, read).ok()
+    }
+
     /// Makes `len` bytes, run by run, and packs them.
     fn packed(&mut self, len: u64, codec: Codec, buffer: &mut [u8]) -> Result<(), ApplyError> {
         let encoder = Remaker::memory_of(codec, len, self.memory);
         let Some(memory) = self.memory.checked_sub(encoder) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
+        if let Some(packed_len) = self.packed_len(len, codec, buffer) {
+            self.share(memory);
+            self.blocks.pass(packed_len);
+            self.packed_runs(len, |applier, run| {
+                while let Some(piece) = applier.runs.piece(run)? {
+                    applier.pass(run, piece.parts(), buffer)?;
+                }
+                Ok(())
+            })?;
+            self.share(self.memory);
+            return Ok(());
+        }
+        // While there is memory for it.
+        self.space.fill_pages(&self.blocks)?;
         self.share(memory);
         let mut remaker = (self.remaker)(codec, len, encoder)?;
         let mut out = Vec::new();
+        self.packed_runs(len, |applier, run| {
+            applier.through(run, buffer, |blocks, bytes| {
+                remaker.push(bytes, &mut out)?;
+                blocks.write(&out)?;
+                out.clear();
+                Ok(())
+            })
+        })?;
+        remaker.finish(&mut out)?;
+        self.blocks.write(&out)?;
+        self.share(self.memory);
+        Ok(())
+    }
+
+    /// The runs of a packed part that holds `len` bytes.
+    fn packed_runs(
+        &mut self,
+        len: u64,
+        mut take: impl FnMut(&mut Self, &mut Run) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
         let mut left = len;
         while left > 0 {
             let mut run = self.runs.run()?;
@@ -338,16 +452,8 @@ impl<R: Read> Applier<'_, R> {
                 return Err(ApplyError::damaged("a length within a packed part"));
             }
             left -= run.len;
-            self.through(&mut run, buffer, |blocks, bytes| {
-                remaker.push(bytes, &mut out)?;
-                blocks.write(&out)?;
-                out.clear();
-                Ok(())
-            })?;
+            take(self, &mut run)?;
         }
-        remaker.finish(&mut out)?;
-        self.blocks.write(&out)?;
-        self.share(self.memory);
         Ok(())
     }
 
@@ -369,31 +475,45 @@ impl<R: Read> Applier<'_, R> {
     ) -> Result<(), ApplyError> {
         let mut new = 0;
         while let Some(piece) = self.runs.piece(run)? {
-            let (mut left, mut from) = piece.parts();
-            while left > 0 {
-                let len = at_once(left, buffer.len());
-                let bytes = &mut buffer[..len];
-                let done = match (from, &run.program) {
-                    (None, _) => {
-                        self.runs.literal(run, bytes)?;
-                        len
-                    }
-                    (Some(from), None) => {
-                        self.copy(run, bytes, from)?;
-                        len
-                    }
-                    (Some(from), Some(program)) => {
-                        self.space.read(bytes, from, &self.blocks)?;
-                        let done = program.change(bytes, from, new, left > len as u64);
-                        self.runs.add(run, &mut bytes[..done])?;
-                        done
-                    }
-                };
-                take(&mut self.blocks, &buffer[..done])?;
-                left -= done as u64;
-                new += done as u64;
-                from = from.map(|from| from + done as u64);
-            }
+            self.piece(run, piece, new, buffer, &mut take)?;
+            new += piece.parts().0;
+        }
+        Ok(())
+    }
+
+    /// Makes a piece that stands at `new` in its run, through a buffer.
+    fn piece(
+        &mut self,
+        run: &Run,
+        piece: Piece,
+        mut new: u64,
+        buffer: &mut [u8],
+        take: &mut impl FnMut(&mut Blocks<'_>, &[u8]) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
+        let (mut left, mut from) = piece.parts();
+        while left > 0 {
+            let len = at_once(left, buffer.len());
+            let bytes = &mut buffer[..len];
+            let done = match (from, &run.program) {
+                (None, _) => {
+                    self.runs.literal(run, bytes)?;
+                    len
+                }
+                (Some(from), None) => {
+                    self.copy(run, bytes, from)?;
+                    len
+                }
+                (Some(from), Some(program)) => {
+                    self.space.read(bytes, from, &self.blocks)?;
+                    let done = program.change(bytes, from, new, left > len as u64);
+                    self.runs.add(run, &mut bytes[..done])?;
+                    done
+                }
+            };
+            take(&mut self.blocks, &buffer[..done])?;
+            left -= done as u64;
+            new += done as u64;
+            from = from.map(|from| from + done as u64);
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ pub(crate) struct Checks<'a> {
 struct Progress {
     blocks: Vec<Check>,
     /// Which block was asked for last.
-    asked: usize,
+    asked: Option<usize>,
     /// Whether no more will be asked for.
     is_over: bool,
 }
@@ -89,7 +89,7 @@ impl<'a> Checks<'a> {
     ) -> Self {
         let progress = Progress {
             blocks: vec![Check::Needed; digests.len()],
-            asked: 0,
+            asked: None,
             is_over: false,
         };
         Self {
@@ -116,9 +116,11 @@ impl<'a> Checks<'a> {
     pub(crate) fn run_ahead(&self) {
         let mut progress = self.lock();
         while !progress.is_over {
-            let end = progress.blocks.len().min(progress.asked + AHEAD);
-            let next = (progress.asked..end)
-                .find(|&at| progress.blocks[at] == Check::Needed && self.digests[at].is_some());
+            let next = progress.asked.and_then(|asked| {
+                let end = progress.blocks.len().min(asked + AHEAD);
+                let is_needed = |at: &usize| progress.blocks[*at] == Check::Needed;
+                (asked..end).find(|at| is_needed(at) && self.digests[*at].is_some())
+            });
             let Some(next) = next else {
                 progress = self.wait(progress);
                 continue;
@@ -133,7 +135,7 @@ impl<'a> Checks<'a> {
     /// Returns when a block is known to be right.
     fn ask(&self, at: usize) -> Result<(), ApplyError> {
         let mut progress = self.lock();
-        progress.asked = at;
+        progress.asked = Some(at);
         self.changed.notify_all();
         loop {
             match progress.blocks[at] {
@@ -351,6 +353,7 @@ mod tests {
     fn who_waits_for_a_check_is_not_left_alone_when_it_panics() {
         let base = counted(1);
         let checks = checks(&base, 2);
+        checks.lock().asked = Some(0);
         let ahead = thread::scope(|scope| scope.spawn(|| checks.run_ahead()).join());
         assert!(ahead.is_err());
         assert!(checks.lock().blocks[1] == Check::Needed);

@@ -16,11 +16,30 @@ use crate::patch::header::{BlockDigest, Identity};
 pub trait Output: ReadAt + Send {
     /// Takes the next checked bytes, which belong at `offset`.
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// How many bytes are there that an earlier run may have left. The target goes on behind those
+    /// of them that are right.
+    fn left(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    /// Removes what was left from `offset` on.
+    fn cut(&mut self, _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl Output for std::fs::File {
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn left(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn cut(&mut self, offset: u64) -> io::Result<()> {
+        self.set_len(offset)
     }
 }
 
@@ -36,6 +55,15 @@ impl Output for Vec<u8> {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn left(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn cut(&mut self, offset: u64) -> io::Result<()> {
+        self.truncate(usize::try_from(offset).unwrap_or(usize::MAX));
         Ok(())
     }
 }
@@ -60,11 +88,12 @@ struct State<'a> {
 }
 
 impl<'a> Written<'a> {
-    pub(crate) fn new(output: &'a mut dyn Output) -> Self {
+    /// With the first `end` bytes of the target there already.
+    pub(crate) fn new(output: &'a mut dyn Output, end: u64) -> Self {
         Self {
             state: Mutex::new(State {
                 output,
-                end: 0,
+                end,
                 failed: None,
                 is_over: false,
             }),
@@ -138,10 +167,14 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Checks blocks as they come and writes them, until no more come or one is wrong. The digest
-    /// of all that came.
-    pub(crate) fn run(self, written: &Written<'_>, digests: &[BlockDigest]) -> Sha256 {
+    /// of all that came, behind what `whole` is of.
+    pub(crate) fn run(
+        self,
+        written: &Written<'_>,
+        digests: &[BlockDigest],
+        mut whole: Sha256,
+    ) -> Sha256 {
         let _over = Over(written);
-        let mut whole = Sha256::new();
         // The digest of a whole block that is empty: much of a file system is.
         let mut blank = None;
         for (block, wanted) in self.complete.iter().zip(digests) {
@@ -180,13 +213,16 @@ pub(crate) struct Blocks<'a> {
     /// The block that is being gathered.
     block: Box<[u8]>,
     filled: usize,
-    /// Where that block begins.
+    /// Where that block begins, or how much was passed over.
     start: u64,
+    /// How much an earlier run left, in whole blocks.
+    there: u64,
 }
 
 impl<'a> Blocks<'a> {
     /// Of a target of `len` bytes, in blocks of `block` bytes as a power of two; and who checks them.
     pub(crate) fn new(written: &'a Written<'a>, len: u64, block: u32) -> (Self, Checker) {
+        let there = written.lock().end;
         let size = usize::try_from(len).unwrap_or(usize::MAX).min(1 << block);
         let (complete, completed) = mpsc::sync_channel(1);
         let (emptied, empty) = mpsc::sync_channel(2);
@@ -201,6 +237,7 @@ impl<'a> Blocks<'a> {
             block: vec![0; size].into(),
             filled: 0,
             start: 0,
+            there,
         };
         let checker = Checker {
             complete: completed,
@@ -214,7 +251,20 @@ impl<'a> Blocks<'a> {
         self.start + self.filled as u64
     }
 
-    /// Room for the next bytes, at most `most`. It is never empty but when all is there.
+    /// How many of the next bytes an earlier run left.
+    pub(crate) fn left(&self) -> u64 {
+        self.there.saturating_sub(self.position())
+    }
+
+    /// Passes over the next bytes as far as an earlier run left them, at most `most`; how many.
+    pub(crate) fn pass(&mut self, most: u64) -> u64 {
+        let len = self.left().min(most);
+        self.start += len;
+        len
+    }
+
+    /// Room for the next bytes, at most `most`, behind all that an earlier run left. It is never empty
+    /// but when all is there.
     pub(crate) fn room(&mut self, most: u64) -> Result<&mut [u8], ApplyError> {
         let left = self.len - self.position();
         if most > left {
@@ -234,8 +284,10 @@ impl<'a> Blocks<'a> {
         Ok(())
     }
 
-    /// Takes bytes from elsewhere.
+    /// Takes bytes from elsewhere, but for those that an earlier run left.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), ApplyError> {
+        let passed = self.pass(bytes.len() as u64);
+        bytes = &bytes[usize::try_from(passed).expect("it is no more than there is")..];
         while !bytes.is_empty() {
             let room = self.room(bytes.len() as u64)?;
             let (now, later) = bytes.split_at(room.len());
@@ -263,6 +315,11 @@ impl<'a> Blocks<'a> {
         self.start += len as u64;
         self.filled = 0;
         Ok(())
+    }
+
+    /// Reads what an earlier run left, also what was not passed over yet.
+    pub(crate) fn read_left(&self, buffer: &mut [u8], offset: u64) -> Result<(), ApplyError> {
+        self.written.read(buffer, offset)
     }
 
     /// Reads what there is already.
@@ -326,10 +383,10 @@ mod tests {
     fn who_reads_what_was_written_does_not_wait_for_a_thread_that_panicked() {
         let digest = block_digest(&Sha256::digest([0; 1 << 12]));
         let mut output = Panics;
-        let written = Written::new(&mut output);
+        let written = Written::new(&mut output, 0);
         let (mut blocks, checker) = Blocks::new(&written, 2 << 12, 12);
         std::thread::scope(|scope| {
-            let thread = scope.spawn(|| checker.run(&written, &[digest; 2]));
+            let thread = scope.spawn(|| checker.run(&written, &[digest; 2], Sha256::new()));
             blocks.write(&[0; 1 << 12]).unwrap();
             let read = blocks.read(&mut [0], 0);
             assert!(matches!(read, Err(ApplyError::Write(_))), "{read:?}");

@@ -13,6 +13,7 @@ mod blocks;
 pub mod codec;
 pub mod header;
 mod inodes;
+mod leftover;
 mod lz4_legacy;
 mod pages;
 pub mod pointers;

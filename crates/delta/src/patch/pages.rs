@@ -15,7 +15,10 @@ pub(crate) struct Key {
 }
 
 struct Page {
+    /// Empty while nothing has been read from it.
     bytes: Vec<u8>,
+    /// When it was put here, and when it was used last.
+    put: u64,
     used: u64,
 }
 
@@ -55,8 +58,40 @@ impl Pages {
 
     pub(crate) fn put(&mut self, key: Key, bytes: Vec<u8>) {
         self.clock += 1;
-        let used = self.clock;
-        self.kept.insert(key, Page { bytes, used });
+        let (put, used) = (self.clock, self.clock);
+        self.kept.insert(key, Page { bytes, put, used });
+    }
+
+    /// Puts a page without its bytes.
+    pub(crate) fn put_empty(&mut self, key: Key) {
+        drop(self.room());
+        self.put(key, Vec::new());
+    }
+
+    /// The views that have pages without their bytes, each with the last of them; first the one that
+    /// had a page put here longest ago.
+    pub(crate) fn empty(&self) -> Vec<Key> {
+        let mut views: HashMap<usize, (u64, u64)> = HashMap::new();
+        for (key, page) in self.kept.iter().filter(|(_, page)| page.bytes.is_empty()) {
+            let (put, last) = views.entry(key.view).or_default();
+            *put = page.put.max(*put);
+            *last = key.page.max(*last);
+        }
+        let mut views: Vec<_> = views.into_iter().collect();
+        views.sort_unstable_by_key(|&(_, (put, _))| put);
+        let keys = views
+            .into_iter()
+            .map(|(view, (_, page))| Key { view, page });
+        keys.collect()
+    }
+
+    /// Gives a page its bytes if it is here without them.
+    pub(crate) fn fill(&mut self, key: Key, bytes: &mut Vec<u8>) {
+        if let Some(page) = self.kept.get_mut(&key)
+            && page.bytes.is_empty()
+        {
+            page.bytes = std::mem::take(bytes);
+        }
     }
 
     fn drop_oldest(&mut self) {

@@ -18,12 +18,25 @@ pub(crate) struct Space<'a> {
     views: Vec<View>,
     end: u64,
     pages: Pages,
-    cursor: Option<(usize, Cursor)>,
+    /// Whether there are pages without their bytes.
+    has_empty_pages: bool,
+    place: Option<Place>,
+    /// Bytes that a run from the front has unpacked so far.
+    counted: u64,
     /// Bytes that were unpacked so far.
     work: u64,
     most_work: u64,
     /// Memory for pages and an unpacker together, in bytes.
     memory: u64,
+}
+
+/// How far the view is unpacked that was last read beyond its pages.
+struct Place {
+    view: usize,
+    /// Plain bytes so far.
+    at: u64,
+    /// What unpacks it. A run that passed over that has none.
+    cursor: Option<Cursor>,
 }
 
 impl<'a> Space<'a> {
@@ -33,7 +46,9 @@ impl<'a> Space<'a> {
             base,
             views: Vec::new(),
             pages: Pages::default(),
-            cursor: None,
+            has_empty_pages: false,
+            place: None,
+            counted: 0,
             work: 0,
             most_work,
             memory: 0,
@@ -48,17 +63,15 @@ impl<'a> Space<'a> {
     /// Sets how much memory there is until the next call, in bytes.
     pub(crate) fn remember(&mut self, memory: u64) {
         if memory < self.memory {
-            self.cursor = None;
+            self.place = None;
         }
         self.memory = memory;
         self.limit_pages();
     }
 
     fn limit_pages(&mut self) {
-        let codec = self
-            .cursor
-            .as_ref()
-            .map(|(view, _)| self.views[*view].codec);
+        let place = self.place.as_ref();
+        let codec = place.map(|place| self.views[place.view].codec);
         let unpacker = codec.map_or(0, Unpacker::memory);
         let pages = self.memory.saturating_sub(unpacker) / PAGE as u64;
         self.pages
@@ -120,12 +133,7 @@ impl<'a> Space<'a> {
             address += len as u64;
         }
         while !buffer.is_empty() {
-            let found = self
-                .views
-                .partition_point(|view| view.start + view.plain_len <= address);
-            let Some(view) = self.views.get(found).copied() else {
-                return Err(ApplyError::damaged("it copies from nowhere"));
-            };
+            let (found, view) = self.view(address)?;
             let at = address - view.start;
             let left = view.plain_len - at;
             let len = at_once(left, buffer.len());
@@ -141,6 +149,71 @@ impl<'a> Space<'a> {
         Ok(())
     }
 
+    /// Passes over `len` bytes from an address on. Nothing is read, but pages are kept and dropped as
+    /// if it were: what follows takes no more work than if this had been read.
+    pub(crate) fn pass(&mut self, mut address: u64, mut len: u64) -> Result<(), ApplyError> {
+        let in_base = self.base.len().saturating_sub(address).min(len);
+        address += in_base;
+        len -= in_base;
+        while len > 0 {
+            let (found, view) = self.view(address)?;
+            let at = address - view.start;
+            let mut now = len.min(view.plain_len - at);
+            if view.codec != Codec::Stored {
+                let key = Key {
+                    view: found,
+                    page: at / PAGE as u64,
+                };
+                if self.pages.get(key).is_none() {
+                    self.pass_to(key, &view)?;
+                }
+                now = now.min(PAGE as u64 - at % PAGE as u64);
+            }
+            address += now;
+            len -= now;
+        }
+        Ok(())
+    }
+
+    /// Gives the pages their bytes that were passed over and are still kept.
+    ///
+    /// A view's pages are filled while it is unpacked from its beginning. A run from the front has done
+    /// that as well, with no fewer pages and the same unpacker, so this takes neither more work nor more
+    /// memory: views come in the order in which the last of their pages came.
+    pub(crate) fn fill_pages(&mut self, target: &Blocks<'_>) -> Result<(), ApplyError> {
+        if !std::mem::take(&mut self.has_empty_pages) {
+            return Ok(());
+        }
+        for last in self.pages.empty() {
+            let view = self.views[last.view];
+            let mut cursor = Cursor::new(view.codec)?;
+            let mut bytes = Vec::new();
+            for page in 0..=last.page {
+                let left = view.plain_len - page * PAGE as u64;
+                bytes.resize(at_once(left, PAGE), 0);
+                self.unpack(&mut cursor, &view, &mut bytes, target)?;
+                self.pages.fill(Key { page, ..last }, &mut bytes);
+            }
+            if let Some(place) = &mut self.place
+                && place.view == last.view
+                && place.at.div_ceil(PAGE as u64) == last.page + 1
+            {
+                place.cursor = Some(cursor);
+            }
+        }
+        Ok(())
+    }
+
+    /// The view that has an address.
+    fn view(&self, address: u64) -> Result<(usize, View), ApplyError> {
+        let found = self
+            .views
+            .partition_point(|view| view.start + view.plain_len <= address);
+        let view = self.views.get(found).copied();
+        let view = view.ok_or(ApplyError::damaged("it copies from nowhere"))?;
+        Ok((found, view))
+    }
+
     /// Copies from the page that has the plain byte `at`; how many bytes.
     fn paged(
         &mut self,
@@ -154,6 +227,7 @@ impl<'a> Space<'a> {
             view: index,
             page: at / PAGE as u64,
         };
+        self.fill_pages(target)?;
         if self.pages.get(key).is_none() {
             self.unpack_to(key, view, target)?;
         }
@@ -164,36 +238,114 @@ impl<'a> Space<'a> {
         Ok(len)
     }
 
-    /// Unpacks a view up to a page, from where it was left or from the beginning.
-    fn unpack_to(&mut self, key: Key, view: &View, target: &Blocks<'_>) -> Result<(), ApplyError> {
+    /// Where unpacking goes on for a page of a view: where it was left, or at the beginning.
+    fn place(&mut self, key: Key) -> Place {
         let wanted = key.page * PAGE as u64;
-        let goes_on =
-            matches!(&self.cursor, Some((of, cursor)) if *of == key.view && cursor.at() <= wanted);
-        let mut cursor = match self.cursor.take() {
-            Some((_, cursor)) if goes_on => cursor,
-            _ => Cursor::new(view.codec)?,
+        let place = self.place.take();
+        place
+            .filter(|place| place.view == key.view && place.at <= wanted)
+            .unwrap_or(Place {
+                view: key.view,
+                at: 0,
+                cursor: None,
+            })
+    }
+
+    /// The next page of a view, and its length in bytes.
+    fn next(&mut self, place: &mut Place, view: &View) -> Result<(Key, usize), ApplyError> {
+        let key = Key {
+            view: place.view,
+            page: place.at / PAGE as u64,
         };
+        let len = at_once(view.plain_len - place.at, PAGE);
+        place.at += len as u64;
+        self.counted += len as u64;
+        self.is_allowed(self.counted)?;
+        Ok((key, len))
+    }
+
+    fn is_allowed(&self, work: u64) -> Result<(), ApplyError> {
+        if work > self.most_work {
+            return Err(ApplyError::damaged("it unpacks more than it says"));
+        }
+        Ok(())
+    }
+
+    /// Unpacks a view up to a page, from where it was left or from the beginning.
+    fn unpack_to(
+        &mut self,
+        wanted: Key,
+        view: &View,
+        target: &Blocks<'_>,
+    ) -> Result<(), ApplyError> {
+        let mut place = self.place(wanted);
         loop {
-            let page = cursor.at() / PAGE as u64;
-            let left = view.plain_len - cursor.at();
-            let len = at_once(left, PAGE);
-            self.work += len as u64;
-            if self.work > self.most_work {
-                return Err(ApplyError::damaged("it unpacks more than it says"));
-            }
             let mut bytes = self.pages.room();
+            let mut cursor = match place.cursor.take() {
+                Some(cursor) => cursor,
+                None => self.cursor_at(place.at, view, &mut bytes, target)?,
+            };
+            let (key, len) = self.next(&mut place, view)?;
             bytes.resize(len, 0);
-            cursor.fill(view, &mut bytes, |buffer, offset| {
-                self.packed(view, buffer, offset, target)
-            })?;
-            self.pages.put(Key { page, ..key }, bytes);
-            if page == key.page {
+            self.unpack(&mut cursor, view, &mut bytes, target)?;
+            place.cursor = Some(cursor);
+            self.pages.put(key, bytes);
+            if key == wanted {
                 break;
             }
         }
-        self.cursor = Some((key.view, cursor));
+        self.place = Some(place);
         self.limit_pages();
         Ok(())
+    }
+
+    /// The same without any bytes.
+    fn pass_to(&mut self, wanted: Key, view: &View) -> Result<(), ApplyError> {
+        let mut place = self.place(wanted);
+        place.cursor = None;
+        self.has_empty_pages = true;
+        loop {
+            let (key, _) = self.next(&mut place, view)?;
+            self.pages.put_empty(key);
+            if key == wanted {
+                break;
+            }
+        }
+        self.place = Some(place);
+        self.limit_pages();
+        Ok(())
+    }
+
+    /// Unpacks a view from its beginning to the plain byte `at`, through a buffer.
+    fn cursor_at(
+        &mut self,
+        at: u64,
+        view: &View,
+        buffer: &mut Vec<u8>,
+        target: &Blocks<'_>,
+    ) -> Result<Cursor, ApplyError> {
+        let mut cursor = Cursor::new(view.codec)?;
+        let mut left = at;
+        while left > 0 {
+            buffer.resize(at_once(left, PAGE), 0);
+            self.unpack(&mut cursor, view, buffer, target)?;
+            left -= buffer.len() as u64;
+        }
+        Ok(cursor)
+    }
+
+    fn unpack(
+        &mut self,
+        cursor: &mut Cursor,
+        view: &View,
+        bytes: &mut [u8],
+        target: &Blocks<'_>,
+    ) -> Result<(), ApplyError> {
+        self.work += bytes.len() as u64;
+        self.is_allowed(self.work)?;
+        cursor.fill(view, bytes, |buffer, offset| {
+            self.packed(view, buffer, offset, target)
+        })
     }
 
     fn packed(

@@ -1,6 +1,6 @@
 //! Unpacks a packed member, piece by piece: bytes are pushed in, and what they hold comes out.
 
-use flate2::{Decompress, FlushDecompress};
+use flate2::{Decompress, FlushDecompress, Status};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
@@ -31,7 +31,11 @@ pub struct Progress {
 
 /// A member on its way out of its packing.
 #[derive(Debug)]
-pub struct Unpacker(Form);
+pub struct Unpacker {
+    form: Form,
+    /// Whether the last call came to an end that the packed bytes tell.
+    has_ended: bool,
+}
 
 enum Form {
     Stored,
@@ -58,7 +62,7 @@ impl std::fmt::Debug for Form {
 impl Unpacker {
     /// Begins with a member.
     pub fn new(codec: Codec) -> Result<Self, CodecError> {
-        Ok(Self(match codec {
+        let form = match codec {
             Codec::Stored => Form::Stored,
             Codec::Zstd { .. } | Codec::Zstd157(_) | Codec::ZstdBlock { .. } => {
                 let window = match codec {
@@ -77,7 +81,11 @@ impl Unpacker {
                 Form::Ext4Inodes(Inodes::new(seed, first, len))
             }
             Codec::Xz(xz) => Form::Xz(Box::new(xz.unpacker()?)),
-        }))
+        };
+        Ok(Self {
+            form,
+            has_ended: false,
+        })
     }
 
     /// What unpacking takes in memory, in bytes.
@@ -95,10 +103,20 @@ impl Unpacker {
         }
     }
 
+    /// Whether the member is complete, once all of its plain bytes came out.
+    pub(crate) fn has_ended(&self) -> bool {
+        match &self.form {
+            Form::Stored => true,
+            Form::Ext4Inodes(inodes) => inodes.is_complete(),
+            Form::Lz4(lz4) => lz4.is_between_blocks(),
+            Form::Zstd(_) | Form::Deflate(_) | Form::Xz(_) => self.has_ended,
+        }
+    }
+
     /// Takes from `input` and fills `output`, both as far as it goes. No progress means that there
     /// is nothing more in what has come.
     pub fn unpack(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress, CodecError> {
-        match &mut self.0 {
+        match &mut self.form {
             Form::Stored => {
                 let len = input.len().min(output.len());
                 output[..len].copy_from_slice(&input[..len]);
@@ -110,9 +128,10 @@ impl Unpacker {
             Form::Zstd(context) => {
                 let mut from = InBuffer::around(input);
                 let mut to = OutBuffer::around(output);
-                context
+                let hint = context
                     .decompress_stream(&mut to, &mut from)
                     .map_err(zstd_unpack)?;
+                self.has_ended = hint == 0;
                 Ok(Progress {
                     took: from.pos(),
                     made: to.pos(),
@@ -123,12 +142,17 @@ impl Unpacker {
                 let (took, made) = inodes.turn(input, output);
                 Ok(Progress { took, made })
             }
-            Form::Xz(stream) => xz::unpack(stream, input, output),
+            Form::Xz(stream) => {
+                let (progress, has_ended) = xz::unpack(stream, input, output)?;
+                self.has_ended = has_ended;
+                Ok(progress)
+            }
             Form::Deflate(state) => {
                 let before = (state.total_in(), state.total_out());
-                state
+                let status = state
                     .decompress(input, output, FlushDecompress::None)
                     .map_err(|_| CodecError::Unpack("a DEFLATE stream is damaged"))?;
+                self.has_ended = status == Status::StreamEnd;
                 let since = |now: u64, before: u64| usize::try_from(now - before).unwrap_or(0);
                 Ok(Progress {
                     took: since(state.total_in(), before.0),
@@ -184,6 +208,11 @@ impl Lz4 {
                 self.block()?;
             }
         }
+    }
+
+    fn is_between_blocks(&self) -> bool {
+        let has_head = self.packed_len > 0 || !self.head.is_empty();
+        self.begun && !has_head && self.plain_at == self.plain.len()
     }
 
     fn head(&mut self, head: [u8; 4]) -> Result<(), CodecError> {

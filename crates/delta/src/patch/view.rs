@@ -29,8 +29,6 @@ pub(crate) struct View {
 /// A view that is being unpacked from its beginning.
 pub(crate) struct Cursor {
     unpacker: Unpacker,
-    /// Plain bytes so far.
-    at: u64,
     /// Packed bytes that were read so far.
     read: u64,
     input: Vec<u8>,
@@ -41,16 +39,10 @@ impl Cursor {
     pub(crate) fn new(codec: Codec) -> Result<Self, ApplyError> {
         Ok(Self {
             unpacker: Unpacker::new(codec)?,
-            at: 0,
             read: 0,
             input: Vec::new(),
             input_at: 0,
         })
-    }
-
-    /// How many plain bytes came out so far.
-    pub(crate) fn at(&self) -> u64 {
-        self.at
     }
 
     /// Fills `output` with the next plain bytes. `read` reads the packed ones.
@@ -62,27 +54,54 @@ impl Cursor {
     ) -> Result<(), ApplyError> {
         let mut done = 0;
         while done < output.len() {
-            let input = &self.input[self.input_at..];
-            let progress = self.unpacker.unpack(input, &mut output[done..])?;
-            self.input_at += progress.took;
-            done += progress.made;
-            self.at += progress.made as u64;
-            if progress.made == 0 && self.input_at == self.input.len() {
-                let left = view.packed_len - self.read;
-                if left == 0 {
-                    return Err(ApplyError::damaged(
-                        "a packed member holds less than it says",
-                    ));
-                }
-                let len = at_once(left, READ_AT_ONCE);
-                self.input.resize(len, 0);
-                self.input_at = 0;
-                read(&mut self.input, view.offset + self.read)?;
-                self.read += len as u64;
-            } else if progress.made == 0 && progress.took == 0 {
-                return Err(ApplyError::damaged("a packed member makes no progress"));
-            }
+            done += self.step(view, &mut output[done..], &mut read)?;
         }
         Ok(())
+    }
+
+    /// Goes on to the member's end when all of its plain bytes came out. How many packed bytes it has.
+    pub(crate) fn end(
+        &mut self,
+        view: &View,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<(), ApplyError>,
+    ) -> Result<u64, ApplyError> {
+        while !self.unpacker.has_ended() {
+            if self.step(view, &mut [0], &mut read)? > 0 {
+                return Err(ApplyError::damaged(
+                    "a packed member holds more than it says",
+                ));
+            }
+        }
+        Ok(self.read - (self.input.len() - self.input_at) as u64)
+    }
+
+    /// Unpacks what has come, or reads more; how many plain bytes came out.
+    fn step(
+        &mut self,
+        view: &View,
+        output: &mut [u8],
+        read: &mut impl FnMut(&mut [u8], u64) -> Result<(), ApplyError>,
+    ) -> Result<usize, ApplyError> {
+        let input = &self.input[self.input_at..];
+        let progress = self.unpacker.unpack(input, output)?;
+        self.input_at += progress.took;
+        if progress.made > 0 || progress.took > 0 {
+            return Ok(progress.made);
+        }
+        if self.input_at == self.input.len() {
+            let left = view.packed_len - self.read;
+            if left == 0 {
+                return Err(ApplyError::damaged(
+                    "a packed member holds less than it says",
+                ));
+            }
+            let len = at_once(left, READ_AT_ONCE);
+            self.input.resize(len, 0);
+            self.input_at = 0;
+            read(&mut self.input, view.offset + self.read)?;
+            self.read += len as u64;
+            return Ok(0);
+        }
+        Err(ApplyError::damaged("a packed member makes no progress"))
     }
 }

@@ -103,16 +103,16 @@ impl Xz {
     }
 }
 
-/// Takes from `input` and fills `output`, both as far as it goes.
+/// Takes from `input` and fills `output`, both as far as it goes; and whether the file is complete.
 pub(crate) fn unpack(
     stream: &mut Stream,
     input: &[u8],
     output: &mut [u8],
-) -> Result<Progress, CodecError> {
+) -> Result<(Progress, bool), CodecError> {
     let before = (stream.total_in(), stream.total_out());
     match stream.process(input, output, Action::Run) {
         // What the library calls lack of memory is that there was nothing to do.
-        Ok(_) => Ok(since(stream, before)),
+        Ok(status) => Ok((since(stream, before), status == Status::StreamEnd)),
         Err(liblzma::stream::Error::MemLimit) => {
             Err(CodecError::Unpack("an xz file has a larger dictionary"))
         }

@@ -71,6 +71,8 @@ struct Made {
 #[derive(Debug, Serialize)]
 struct Applied {
     bytes: u64,
+    /// Those of them that an earlier attempt left.
+    left: u64,
 }
 
 /// What a patch says of itself.
@@ -218,27 +220,57 @@ fn apply_file(
 ) -> anyhow::Result<()> {
     let opened = Opened::new(patch)?;
     let writing = || format!("cannot write `{out}`");
-    let mut staged = Staged::create(out, 0o644).with_context(writing)?;
+    let begin = || {
+        if context.dry_run {
+            Staged::create(out, 0o644)
+        } else {
+            Staged::resume(out, 0o644)
+        }
+        .with_context(writing)
+    };
     let limits = Limits {
         memory,
         ..Limits::default()
     };
-    let applied = match opened {
-        Opened::Bytes(patch) => patch.apply(&open(base)?, staged.file(), limits),
+    let (mut staged, applied) = match opened {
+        Opened::Bytes(patch) => {
+            let base = open(base)?;
+            let mut staged = begin()?;
+            let applied = patch.apply(&base, staged.file(), limits);
+            (staged, applied)
+        }
         Opened::Tree(patch) => {
             let root = Root::open(base.as_std_path()).with_context(|| reading(base))?;
-            patch.apply(&root, staged.file(), limits)
+            let mut staged = begin()?;
+            let applied = patch.apply(&root, staged.file(), limits);
+            (staged, applied)
         }
     };
-    let applied = applied.with_context(|| format!("cannot apply `{patch}` to `{base}`"))?;
+    let applied = match applied {
+        Ok(applied) => applied,
+        Err(error) => {
+            // What was made is right, and the next attempt may get further: with another base, or
+            // with more room.
+            let has_some = staged.file().metadata().is_ok_and(|meta| meta.len() > 0);
+            if has_some && !context.dry_run {
+                staged.leave();
+            }
+            return Err(error).with_context(|| format!("cannot apply `{patch}` to `{base}`"));
+        }
+    };
     if !context.dry_run {
         staged.commit().with_context(writing)?;
     }
     let applied = Applied {
         bytes: applied.bytes,
+        left: applied.left,
     };
     context.print(&applied, |applied| {
-        context.say(&format!("{out}: {}", Size(applied.bytes)));
+        let left = match applied.left {
+            0 => String::new(),
+            left => format!(", {} of them from an earlier attempt", Size(left)),
+        };
+        context.say(&format!("{out}: {}{left}", Size(applied.bytes)));
     })
 }
 
