@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use system_image_delta::patch::{
     Applied, ApplyError, Codec, Limits, Output, Patch, ReadAt, Remaker, Xz, XzCheck, Zstd157,
 };
-use system_image_delta_build::patch::{Options, make};
+use system_image_delta_build::patch::{Effort, Options, make};
 
 use samples::{noise, text};
 
@@ -190,7 +190,12 @@ struct Made {
 
 fn made(base: Vec<u8>, target: Vec<u8>, memory: u64) -> Made {
     let mut patch = Vec::new();
-    let options = Options { memory, threads: 2 };
+    let options = Options {
+        memory,
+        threads: 2,
+        effort: Effort::Default,
+        packings: None,
+    };
     make(&file(&base), &file(&target), options, &mut patch).unwrap();
     Made {
         base,

@@ -142,6 +142,8 @@ fn what_was_cut_off_is_gone_on_with() {
         (b"something else", ""),
     ] {
         fs::write(&left, content).unwrap();
+        works(place, &["apply", "old", "patch", "copy", "--dry-run"]);
+        assert!(fs::read(&left).unwrap() == content);
         let output = works(place, &["apply", "old", "patch", "copy"]);
         assert!(output.contains(said), "{output}");
         assert!(fs::read(place.join("copy")).unwrap() == new);

@@ -20,7 +20,7 @@ use crate::patch::kept::{Kept, Tree};
 use crate::patch::maker::Maker;
 use crate::patch::packed::Packings;
 use crate::patch::plan::{self, Plan, Side, Source, Space};
-use crate::patch::proof::{prove, remade};
+use crate::patch::proof::{Stamp, prove, remade};
 use crate::patch::view::View;
 
 /// Length of a block of the base, as a power of two: read as a whole to check it.
@@ -70,8 +70,11 @@ pub enum MakeError {
     /// The patch cannot be written.
     #[error("cannot write the patch")]
     Write(#[source] io::Error),
-    /// The patch did not lead to the target: a fault in this program, or an image that changed.
-    #[error("the patch does not do what it should; did an image change meanwhile?")]
+    /// One of the images was written to meanwhile.
+    #[error("an image changed while the patch was made")]
+    Changed,
+    /// The patch did not lead to the target: a fault in this program.
+    #[error("the patch does not do what it should")]
     Proof(#[source] ApplyError),
 }
 
@@ -107,6 +110,8 @@ fn made(
     mut options: Options<'_>,
     out: &mut impl Write,
 ) -> Result<Summary, MakeError> {
+    let stamps = || Ok([Stamp::of(base)?, Stamp::of(target)?]);
+    let before = stamps().map_err(MakeError::Read)?;
     let base_len = base.metadata().map_err(MakeError::Read)?.len();
     let target_len = target.metadata().map_err(MakeError::Read)?.len();
     let list = tree.map_or(0, Tree::memory);
@@ -185,7 +190,11 @@ fn made(
     } else {
         Patch::<&[u8]>::fixed_memory(&header) + encoder + pointers
     };
-    let header = prove(header, &packed, &old, target, &remade)?;
+    let header = prove(header, &packed, &old, target, &remade);
+    if stamps().map_err(MakeError::Read)? != before {
+        return Err(MakeError::Changed);
+    }
+    let header = header?;
     let mut front = match files {
         Some(files) => files.to_bytes().map_err(MakeError::Write)?,
         None => Vec::new(),

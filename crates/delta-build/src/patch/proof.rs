@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use system_image_delta::patch::{CodecError, Header, Limits, Output, Patch, ReadAt, Remaker};
@@ -50,8 +51,12 @@ pub(super) fn prove(
         let packed = plan::read(target, range).map_err(CodecError::Read)?;
         Ok(Remaker::known(*digest, packed))
     };
+    let mut compared = Compared {
+        target,
+        bytes: Vec::new(),
+    };
     let applied = patch
-        .apply_with(&watched, &mut Compared { target }, limits, &mut known)
+        .apply_with(&watched, &mut compared, limits, &mut known)
         .map_err(MakeError::Proof)?;
     header.work = applied.work;
     for (digest, used) in header.base_digests.iter_mut().zip(watched.used) {
@@ -80,9 +85,11 @@ impl ReadAt for Watched<'_> {
     }
 }
 
-/// Where a proof goes: the target, which is there already. The digests tell whether it is the same.
+/// Where a proof goes: the target, which is there already.
 struct Compared<'a> {
     target: &'a File,
+    /// As much of it as is compared at once.
+    bytes: Vec<u8>,
 }
 
 impl ReadAt for Compared<'_> {
@@ -92,7 +99,62 @@ impl ReadAt for Compared<'_> {
 }
 
 impl Output for Compared<'_> {
-    fn write_all_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+    fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        const AT_ONCE: usize = 256 << 10;
+        for (i, made) in bytes.chunks(AT_ONCE).enumerate() {
+            self.bytes.resize(made.len(), 0);
+            let offset = offset + (i * AT_ONCE) as u64;
+            ReadAt::read_exact_at(self.target, &mut self.bytes, offset)?;
+            if self.bytes != made {
+                return Err(io::Error::other("it differs from the target"));
+            }
+        }
         Ok(())
+    }
+}
+
+/// What tells whether a file was written to: its length, and when that was last done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(u64, i64, i64);
+
+impl Stamp {
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self(meta.len(), meta.mtime(), meta.mtime_nsec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn what_is_made_must_be_the_target() {
+        let mut target = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..600_000_u32).map(|i| i.to_le_bytes()[1]).collect();
+        target.write_all(&bytes).unwrap();
+        let mut compared = Compared {
+            target: &target,
+            bytes: Vec::new(),
+        };
+        compared.write_all_at(&bytes[1000..], 1000).unwrap();
+        let mut other = bytes.clone();
+        other[599_999] ^= 1;
+        assert!(compared.write_all_at(&other, 0).is_err());
+        assert!(compared.write_all_at(&bytes, 1).is_err(), "beyond its end");
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_is_told() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"image").unwrap();
+        let before = Stamp::of(&file).unwrap();
+        assert!(Stamp::of(&file).unwrap() == before);
+        let later = SystemTime::now() + Duration::from_secs(1);
+        file.set_modified(later).unwrap();
+        assert!(Stamp::of(&file).unwrap() != before);
     }
 }

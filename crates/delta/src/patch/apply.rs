@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::patch::base;
 use crate::patch::base::{Base, Checks, ReadAt, at_once};
-use crate::patch::blocks::{self, Blocks, Output, Written, is_whole};
+use crate::patch::blocks::{self, Block, Blocks, Digests, Output, Written};
 use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
 use crate::patch::leftover::Leftover;
@@ -157,10 +157,10 @@ impl<R: Read> Patch<R> {
         self.run(base, output, limits, &mut Remaker::new, true)
     }
 
-    /// The same with members packed again by what `remaker` gives for a codec, a plain length and
-    /// the memory that it may take:
-    /// for builders, which have packed them before and need not do so again. Of the base nothing is
-    /// read but what is used.
+    /// The same for builders, which have the target already: nothing is compared with digests that were
+    /// just taken of the same bytes, and members are packed again by what `remaker` gives for a codec, a
+    /// plain length and the memory that it may take. Whether each block is right is for `output` to
+    /// tell. Of the base nothing is read but what is used.
     pub fn apply_with(
         self,
         base: &dyn ReadAt,
@@ -177,7 +177,7 @@ impl<R: Read> Patch<R> {
         output: &mut dyn Output,
         limits: Limits,
         remaker: &mut dyn FnMut(Codec, u64, u64) -> Result<Remaker, CodecError>,
-        checks_ahead: bool,
+        has_doubts: bool,
     ) -> Result<Applied, ApplyError> {
         let header = self.header;
         let mut required = header.required.iter();
@@ -208,14 +208,23 @@ impl<R: Read> Patch<R> {
             header.base.len,
             header.base_block,
             header.base_digests,
+            has_doubts,
         );
         let streams = Streams::new(self.body, &header.dictionaries)?;
         let written = Written::new(output, left);
         let work = thread::scope(|scope| {
             let (blocks, checker) = Blocks::new(&written, header.target.len, header.target_block);
             let digests = &header.target_digests[leftover.blocks..];
-            let thread = scope.spawn(|| checker.run(&written, digests, leftover.whole));
-            if checks_ahead {
+            let mut digests = has_doubts.then(|| Digests::new(digests, leftover.whole));
+            let thread = scope.spawn(|| {
+                let is_right = |block: &Block| match &mut digests {
+                    Some(digests) => digests.have(block),
+                    None => true,
+                };
+                checker.run(&written, is_right);
+                digests
+            });
+            if has_doubts {
                 scope.spawn(|| checks.run_ahead());
             }
             let mut applier = Applier {
@@ -233,11 +242,13 @@ impl<R: Read> Patch<R> {
             let work = applier.space.work();
             drop(applier.space);
             applier.blocks.finish()?;
-            let digest = thread.join().expect("it does not panic");
+            let digests = thread.join().expect("it does not panic");
             if let Some(failed) = written.failure() {
                 return Err(failed);
             }
-            is_whole(digest, &header.target)?;
+            if let Some(digests) = digests {
+                digests.are_whole(&header.target)?;
+            }
             Ok(work)
         })?;
         Ok(Applied {

@@ -81,14 +81,21 @@ enum Check {
 }
 
 impl<'a> Checks<'a> {
+    /// Of blocks that are taken as they are if there are no doubts.
     pub(crate) fn new(
         bytes: &'a dyn ReadAt,
         len: u64,
         block: u32,
         digests: Vec<Option<BlockDigest>>,
+        has_doubts: bool,
     ) -> Self {
+        let check = if has_doubts {
+            Check::Needed
+        } else {
+            Check::Done
+        };
         let progress = Progress {
-            blocks: vec![Check::Needed; digests.len()],
+            blocks: vec![check; digests.len()],
             asked: None,
             is_over: false,
         };
@@ -286,7 +293,7 @@ mod tests {
         let digest = |block: &[u8]| Some(block_digest(&Sha256::digest(block)));
         let mut digests: Vec<_> = base.bytes.chunks(BLOCK).map(digest).collect();
         digests.resize(blocks, Some([0; DIGEST]));
-        Checks::new(base, (BLOCK * blocks) as u64, 12, digests)
+        Checks::new(base, (BLOCK * blocks) as u64, 12, digests, true)
     }
 
     /// What comes of reading all blocks in order while others are checked ahead.
@@ -318,7 +325,7 @@ mod tests {
             let mut checks = checks(&base, 100).digests;
             base.bytes[wrong * BLOCK] ^= 1;
             checks[50] = None;
-            let checks = Checks::new(&base, (100 * BLOCK) as u64, 12, checks);
+            let checks = Checks::new(&base, (100 * BLOCK) as u64, 12, checks, true);
             for (at, result) in read(&checks, 100).into_iter().enumerate() {
                 match result {
                     Err(ApplyError::OtherBase { offset }) => {

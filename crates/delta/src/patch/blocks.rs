@@ -166,42 +166,74 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// Checks blocks as they come and writes them, until no more come or one is wrong. The digest
-    /// of all that came, behind what `whole` is of.
-    pub(crate) fn run(
-        self,
-        written: &Written<'_>,
-        digests: &[BlockDigest],
-        mut whole: Sha256,
-    ) -> Sha256 {
+    /// Writes blocks as they come, until no more come or one is wrong.
+    pub(crate) fn run(self, written: &Written<'_>, mut is_right: impl FnMut(&Block) -> bool) {
         let _over = Over(written);
-        // The digest of a whole block that is empty: much of a file system is.
-        let mut blank = None;
-        for (block, wanted) in self.complete.iter().zip(digests) {
-            let bytes = &block.bytes[..block.len];
-            let digest = || block_digest(&Sha256::digest(bytes));
-            let is_blank = block.len == block.bytes.len() && bytes.iter().all(|&byte| byte == 0);
-            let is_right = *wanted
-                == if is_blank {
-                    *blank.get_or_insert_with(digest)
-                } else {
-                    digest()
-                };
-            if !written.write(bytes, is_right) {
+        for block in &self.complete {
+            if !written.write(block.bytes(), is_right(&block)) {
                 break;
             }
-            whole.update(bytes);
             // Nobody waits for it when the target is complete.
-            let _ = self.empty.send(block.bytes);
+            let _ = self.empty.send(block.room);
         }
-        whole
     }
 }
 
 /// A block that is complete.
 pub(crate) struct Block {
-    bytes: Box<[u8]>,
+    room: Box<[u8]>,
     len: usize,
+}
+
+impl Block {
+    fn bytes(&self) -> &[u8] {
+        &self.room[..self.len]
+    }
+}
+
+/// The digests that blocks must have, and their whole.
+pub(crate) struct Digests<'a> {
+    wanted: std::slice::Iter<'a, BlockDigest>,
+    whole: Sha256,
+    /// The digest of a whole block that is empty: much of a file system is.
+    blank: Option<BlockDigest>,
+}
+
+impl<'a> Digests<'a> {
+    /// Of the blocks behind what `whole` is of.
+    pub(crate) fn new(wanted: &'a [BlockDigest], whole: Sha256) -> Self {
+        Self {
+            wanted: wanted.iter(),
+            whole,
+            blank: None,
+        }
+    }
+
+    /// Whether the next block has the next digest.
+    pub(crate) fn have(&mut self, block: &Block) -> bool {
+        let bytes = block.bytes();
+        let digest = || block_digest(&Sha256::digest(bytes));
+        let is_blank = block.len == block.room.len() && bytes.iter().all(|&byte| byte == 0);
+        let digest = if is_blank {
+            *self.blank.get_or_insert_with(digest)
+        } else {
+            digest()
+        };
+        let is_right = self.wanted.next() == Some(&digest);
+        if is_right {
+            self.whole.update(bytes);
+        }
+        is_right
+    }
+
+    /// Whether all blocks together are the target.
+    pub(crate) fn are_whole(self, target: &Identity) -> Result<(), ApplyError> {
+        if self.whole.finalize()[..] == target.sha256 {
+            Ok(())
+        } else {
+            Err(ApplyError::Wrong { offset: 0 })
+        }
+    }
 }
 
 /// Gathers blocks and hands them on.
@@ -305,8 +337,8 @@ impl<'a> Blocks<'a> {
         let len = self.filled;
         let next = self.empty.recv().ok();
         let sent = next.map(|next| {
-            let bytes = std::mem::replace(&mut self.block, next);
-            self.complete.send(Block { bytes, len })
+            let room = std::mem::replace(&mut self.block, next);
+            self.complete.send(Block { room, len })
         });
         if !matches!(sent, Some(Ok(()))) {
             let failed = self.written.failure();
@@ -351,15 +383,6 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Whether this is the digest of the target.
-pub(crate) fn is_whole(digest: Sha256, target: &Identity) -> Result<(), ApplyError> {
-    if digest.finalize()[..] == target.sha256 {
-        Ok(())
-    } else {
-        Err(ApplyError::Wrong { offset: 0 })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,8 +408,10 @@ mod tests {
         let mut output = Panics;
         let written = Written::new(&mut output, 0);
         let (mut blocks, checker) = Blocks::new(&written, 2 << 12, 12);
+        let wanted = [digest; 2];
+        let mut digests = Digests::new(&wanted, Sha256::new());
         std::thread::scope(|scope| {
-            let thread = scope.spawn(|| checker.run(&written, &[digest; 2], Sha256::new()));
+            let thread = scope.spawn(|| checker.run(&written, |block| digests.have(block)));
             blocks.write(&[0; 1 << 12]).unwrap();
             let read = blocks.read(&mut [0], 0);
             assert!(matches!(read, Err(ApplyError::Write(_))), "{read:?}");

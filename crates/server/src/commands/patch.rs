@@ -222,7 +222,8 @@ fn apply_file(
     let writing = || format!("cannot write `{out}`");
     let begin = || {
         if context.dry_run {
-            Staged::create(out, 0o644)
+            // What an earlier attempt left stays.
+            Staged::create(format!("{out}.dry-run"), 0o644)
         } else {
             Staged::resume(out, 0o644)
         }
