@@ -22,6 +22,7 @@ mod plan;
 mod program;
 mod proof;
 mod ramdisk;
+mod room;
 mod shingles;
 mod squashfs;
 mod view;

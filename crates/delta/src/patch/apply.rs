@@ -10,7 +10,7 @@ use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
 use crate::patch::remake::Remaker;
 use crate::patch::runs::{MEMORY_OF_POINTERS, POINTERS, Run, Runs};
-use crate::patch::space::Space;
+use crate::patch::space::{LEAST_FOR_VIEWS, Space};
 use crate::patch::streams::{PatchReadError, Streams};
 use crate::patch::view::Origin;
 
@@ -355,7 +355,7 @@ impl<R: Read> Applier<'_, R> {
     /// views.
     fn share(&mut self, memory: u64) {
         let rest = memory.checked_sub(MEMORY_OF_POINTERS);
-        let rest = rest.filter(|_| self.has_pointers);
+        let rest = rest.filter(|&rest| self.has_pointers && rest >= LEAST_FOR_VIEWS);
         self.runs.pointers_fit = rest.is_some();
         self.space.remember(rest.unwrap_or(memory));
     }

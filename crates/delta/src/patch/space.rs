@@ -9,6 +9,9 @@ use crate::patch::pages::{Key, PAGE, Pages};
 use crate::patch::unpack::Unpacker;
 use crate::patch::view::{Cursor, Origin, View};
 
+/// What views have for pages and an unpacker at least while pointers take memory, in bytes.
+pub const LEAST_FOR_VIEWS: u64 = 3 << 20;
+
 /// Most views that a patch can open.
 const MOST_VIEWS: usize = 1 << 16;
 
@@ -164,14 +167,26 @@ impl<'a> Space<'a> {
         Ok(len)
     }
 
+    /// Begins to unpack, if there is memory for that and for a page.
+    fn begin(&mut self, codec: Codec) -> Result<Cursor, ApplyError> {
+        self.cursor = None;
+        let pages = self.memory.saturating_sub(Unpacker::memory(codec)) / PAGE as u64;
+        if pages == 0 {
+            return Err(ApplyError::damaged("it needs more memory than it says"));
+        }
+        self.pages
+            .limit(usize::try_from(pages).unwrap_or(usize::MAX));
+        Cursor::new(codec)
+    }
+
     /// Unpacks a view up to a page, from where it was left or from the beginning.
     fn unpack_to(&mut self, key: Key, view: &View, target: &Blocks<'_>) -> Result<(), ApplyError> {
         let wanted = key.page * PAGE as u64;
         let goes_on =
             matches!(&self.cursor, Some((of, cursor)) if *of == key.view && cursor.at() <= wanted);
-        let mut cursor = match self.cursor.take() {
-            Some((_, cursor)) if goes_on => cursor,
-            _ => Cursor::new(view.codec)?,
+        let mut cursor = match self.cursor.take_if(|_| goes_on) {
+            Some((_, cursor)) => cursor,
+            None => self.begin(view.codec)?,
         };
         loop {
             let page = cursor.at() / PAGE as u64;
