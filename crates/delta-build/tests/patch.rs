@@ -19,6 +19,7 @@ use system_image_delta::patch::{
 use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
 use system_image_delta_build::patch::{MakeError, Options, make};
+use system_image_gzip::Flavour;
 
 use samples::{noise, text};
 
@@ -446,6 +447,32 @@ fn an_unpacker_that_takes_more_memory_than_is_told_is_refused() {
     let needed = Unpacker::memory(Codec::Lz4Legacy { level: 9 }) + PAGE as u64;
     assert!(applied(needed).unwrap().0 == target);
     for less in [0, 1 << 20, needed - 1] {
+        let refused = applied(less).unwrap_err();
+        assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_packed_member_that_holds_next_to_nothing_is_work() {
+    // Blocks of DEFLATE that are stored and empty, then one with a single byte (RFC 1951).
+    let mut base = [0, 0, 0, 0xff, 0xff].repeat(50_000);
+    base.extend([1, 1, 0, 0xfe, 0xff, b'x']);
+    let len = base.len() as u64;
+    let mut control = vec![3, 0, 0, len, 1];
+    let (flavour, level) = (Flavour::Gzip, 9);
+    control.extend(Codec::Deflate { flavour, level }.numbers());
+    control.extend([1, 2, 1, 0]);
+    let from = varint::fold(len.cast_signed());
+    let numbers = [control, vec![0], vec![1], vec![from], vec![1]];
+    let applied = |work| {
+        let mut header = header(&base, b"x", numbers.len());
+        header.memory = Patch::<&[u8]>::fixed_memory(&header) + (2 << 20);
+        header.work = work;
+        let patch = [header.to_bytes(), stored(&numbers)].concat();
+        apply(&base, &patch)
+    };
+    assert_eq!(applied(len + 1).unwrap().1.work, len + 1);
+    for less in [0, 1, len] {
         let refused = applied(less).unwrap_err();
         assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
     }

@@ -40,7 +40,7 @@ impl Default for Limits {
 pub struct Applied {
     /// Bytes of the target.
     pub bytes: u64,
-    /// Bytes that were unpacked for it.
+    /// Bytes that were unpacked for it, packed and plain.
     pub work: u64,
 }
 

@@ -68,7 +68,7 @@ pub struct Header {
     /// Memory in bytes that applying it takes: windows, pages and encoders, the program itself
     /// not counted.
     pub memory: u64,
-    /// Bytes that are unpacked on the way, those that are unpacked again included.
+    /// Bytes that are unpacked on the way, packed and plain, those that are unpacked again included.
     pub work: u64,
     /// Dictionary of each packed stream in bytes, by the stream's number; 0 where there is none.
     pub dictionaries: Vec<u64>,

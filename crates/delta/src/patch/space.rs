@@ -22,7 +22,7 @@ pub(crate) struct Space<'a> {
     end: u64,
     pages: Pages,
     cursor: Option<(usize, Cursor)>,
-    /// Bytes that were unpacked so far.
+    /// Bytes that were unpacked so far, packed and plain.
     work: u64,
     most_work: u64,
     /// Memory for pages and an unpacker together, in bytes.
@@ -43,7 +43,7 @@ impl<'a> Space<'a> {
         }
     }
 
-    /// How many bytes were unpacked.
+    /// How many bytes were unpacked, packed and plain.
     pub(crate) fn work(&self) -> u64 {
         self.work
     }
@@ -192,13 +192,12 @@ impl<'a> Space<'a> {
             let page = cursor.at() / PAGE as u64;
             let left = view.plain_len - cursor.at();
             let len = at_once(left, PAGE);
-            self.work += len as u64;
-            if self.work > self.most_work {
-                return Err(ApplyError::damaged("it unpacks more than it says"));
-            }
+            self.spend(len)?;
             let mut bytes = self.pages.room();
             bytes.resize(len, 0);
             cursor.fill(view, &mut bytes, |buffer, offset| {
+                // A packed member may hold next to nothing.
+                self.spend(buffer.len())?;
                 self.packed(view, buffer, offset, target)
             })?;
             self.pages.put(Key { page, ..key }, bytes);
@@ -208,6 +207,14 @@ impl<'a> Space<'a> {
         }
         self.cursor = Some((key.view, cursor));
         self.limit_pages();
+        Ok(())
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), ApplyError> {
+        self.work = self.work.saturating_add(bytes as u64);
+        if self.work > self.most_work {
+            return Err(ApplyError::damaged("it unpacks more than it says"));
+        }
         Ok(())
     }
 
