@@ -128,6 +128,11 @@ fuzz_target!(|bytes: &[u8]| {
     if heap::IS_COUNTED {
         assert!(most <= declared, "{most} bytes were taken, {declared} told");
     }
+    // Each byte is checked, copied or unpacked; what is changed on the way may be read again.
+    let read = base.read.into_inner();
+    let most_read = 2 * base.bytes.len() as u64 + 8 * target.len() as u64 + (1 << 20);
+    let most_read = most_read.saturating_add(header.work);
+    assert!(read <= most_read, "{read} bytes were read of the base");
     match &done {
         Ok(applied) => {
             assert!(applied.work <= header.work, "{} was done", applied.work);
