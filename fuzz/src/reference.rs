@@ -114,13 +114,26 @@ impl<'a> Reference<'a> {
             match self.control()? {
                 0 => return Ok(()),
                 1 => {
-                    let mut made = Vec::new();
-                    self.a_run(&mut made, u64::MAX, false)?;
+                    let before = self.target.len();
+                    self.a_run(&mut Vec::new(), u64::MAX, false)?;
+                    self.has_made(before)?;
                 }
-                2 => self.packed_part()?,
+                2 => {
+                    let before = self.target.len();
+                    self.packed_part()?;
+                    self.has_made(before)?;
+                }
                 3 => self.view()?,
                 _ => return Err(Stop::Damaged),
             }
+        }
+    }
+
+    fn has_made(&self, before: usize) -> Done<()> {
+        if self.target.len() > before {
+            Ok(())
+        } else {
+            Err(Stop::Damaged)
         }
     }
 

@@ -478,6 +478,21 @@ fn a_packed_member_that_holds_next_to_nothing_is_work() {
     }
 }
 
+#[test]
+fn parts_that_make_nothing_are_refused() {
+    let applied = |control: &[u64]| {
+        let mut header = header(b"", b"", 1);
+        header.memory = Patch::<&[u8]>::fixed_memory(&header) + (1 << 20);
+        let patch = [header.to_bytes(), stored(&[control.to_vec()])].concat();
+        apply(b"", &patch)
+    };
+    applied(&[0]).unwrap();
+    for control in [&[1, 0, 0, 0][..], &[2, 0, 0, 0], &[2, 0, 7, 1, 1, 128, 0]] {
+        let refused = applied(control).unwrap_err();
+        assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
+    }
+}
+
 /// A header without memory, for streams of numbers.
 fn header(base: &[u8], target: &[u8], streams: usize) -> PatchHeader {
     let identity = |bytes: &[u8]| Identity {

@@ -257,7 +257,9 @@ struct Applier<'a, R> {
 impl<R: Read> Applier<'_, R> {
     /// Makes one part; whether there may be more.
     fn part(&mut self, buffer: &mut [u8]) -> Result<bool, ApplyError> {
-        match self.runs.control()? {
+        let before = self.blocks.position();
+        let part = self.runs.control()?;
+        match part {
             0 => return Ok(false),
             1 => self.plain(buffer)?,
             2 => {
@@ -277,6 +279,10 @@ impl<R: Read> Applier<'_, R> {
                 self.space.open(origin, range, codec, plain_len)?;
             }
             _ => return Err(ApplyError::damaged("a part of unknown meaning")),
+        }
+        // Any number of them would stand in a few bytes.
+        if part < 3 && self.blocks.position() == before {
+            return Err(ApplyError::damaged("a part that makes nothing"));
         }
         Ok(true)
     }
