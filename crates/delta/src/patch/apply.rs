@@ -131,7 +131,7 @@ impl<R: Read> Patch<R> {
     /// Memory that applying takes whatever the parts are, in bytes.
     pub fn fixed_memory(header: &Header) -> u64 {
         let target_block = header.target.len.min(1 << header.target_block);
-        let digests = header.base_digests.len() * 18 + header.target_digests.len() * 16;
+        let digests = header.base_digests.len() * 19 + header.target_digests.len() * 16;
         Self::streams_memory(&header.dictionaries)
             .saturating_add(blocks::AT_ONCE * target_block)
             .saturating_add(digests as u64)
