@@ -1,5 +1,5 @@
 //! Writes inputs from which the fuzzers begin: real patches between small images with something of
-//! everything, and one of each codec. It wants `cc` and `mksquashfs`.
+//! everything, and one of each codec. It wants `cc`, `mksquashfs` and `mkfs.ext4`.
 //!
 //! Usage: `cargo run --release --example seeds DIRECTORY`; there comes a directory for each target.
 
@@ -42,6 +42,13 @@ fn main() {
         &squashfs(lab.path(), false),
         &squashfs(lab.path(), true),
     );
+    let images = [false, true].map(|is_second| ext4(lab.path(), is_second));
+    let [base, target] = &images;
+    seeds.write(
+        "images",
+        "ext4",
+        &sections::put(&[vec![80], base.clone(), target.clone()]),
+    );
     for (i, codec) in codecs().into_iter().enumerate() {
         seeds.codec(&format!("codec-{i}"), codec);
     }
@@ -70,6 +77,8 @@ impl Seeds {
         drop(opened);
         let front = header.to_bytes();
         self.write("container", name, &front);
+        let images = [vec![80], base.to_vec(), target.to_vec()];
+        self.write("images", name, &sections::put(&images));
         let mut files = Files::default();
         let third = header.base.len / 3;
         for (path, len) in [
@@ -431,5 +440,21 @@ fn squashfs(lab: &Path, is_second: bool) -> Vec<u8> {
         .args(["-mkfs-time", "0", "-all-time", "0"])
         .status();
     assert!(made.expect("there is mksquashfs").success());
+    fs::read(image).expect("it was just made")
+}
+
+/// Of the trees that [`squashfs`] has made.
+fn ext4(lab: &Path, is_second: bool) -> Vec<u8> {
+    let root = lab.join(if is_second { "new" } else { "old" });
+    let image = root.with_extension("ext4");
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-b", "1024", "-N", "16", "-O", "^has_journal"])
+        .args(["-U", "5de5a1c2-0000-4000-8000-0000000000aa", "-E"])
+        .arg("hash_seed=5de5a1c2-0000-4000-8000-0000000000bb")
+        .arg("-d")
+        .args([&root, &image])
+        .arg("80K")
+        .status();
+    assert!(made.expect("there is mkfs.ext4").success());
     fs::read(image).expect("it was just made")
 }

@@ -24,9 +24,6 @@ use system_image_fuzz::{body, heap, sections};
 /// Settings and base, then the streams.
 const SECTIONS: usize = 2 + Stream::COUNT;
 
-/// What an applier takes beside what the header declares, in bytes: channels, names, lists of views.
-const SLACK: u64 = 512 << 10;
-
 /// More than any page or unpacker takes, in bytes.
 const PLENTY: u64 = 256 << 20;
 
@@ -124,7 +121,7 @@ fuzz_target!(|bytes: &[u8]| {
         let opened = Patch::open(&patch[..]).expect("the header is sound");
         opened.apply(&base, &mut output, limits)
     });
-    let declared = header.memory.max(fixed) + SLACK;
+    let declared = header.memory.max(fixed) + heap::SLACK;
     if heap::IS_COUNTED {
         assert!(most <= declared, "{most} bytes were taken, {declared} told");
     }

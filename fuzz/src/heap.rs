@@ -17,6 +17,9 @@ pub fn most_of<T>(run: impl FnOnce() -> T) -> (T, u64) {
     (done, MOST.load(Relaxed).saturating_sub(before) as u64)
 }
 
+/// What an applier takes beside what a patch's header declares, in bytes: channels, names, lists.
+pub const SLACK: u64 = 512 << 10;
+
 /// Whether anything is counted.
 pub const IS_COUNTED: bool = cfg!(feature = "heap");
 

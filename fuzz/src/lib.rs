@@ -4,5 +4,6 @@
 
 pub mod body;
 pub mod heap;
+pub mod patched;
 pub mod reference;
 pub mod sections;
