@@ -186,3 +186,26 @@ fn a_damaged_image_is_patched_as_any_other_file() {
         }
     }
 }
+
+#[test]
+fn damaged_blocks_of_the_base_are_not_copied_from() {
+    let [old, new] = [false, true].map(tree);
+    let [old, new] = [old.path(), new.path()].map(|root| squashfs(root, &["-noI"]));
+    let len = usize::try_from(old.metadata().unwrap().len()).unwrap();
+    let mut bytes = vec![0; len];
+    std::os::unix::fs::FileExt::read_exact_at(&old, &mut bytes, 0).unwrap();
+    // Frames of Zstandard, without those of tables at the end.
+    let frame = [0x28, 0xb5, 0x2f, 0xfd];
+    let frames = bytes[..len / 2].windows(4).enumerate();
+    let places: Vec<usize> = frames
+        .filter(|(_, bytes)| *bytes == frame)
+        .map(|(at, _)| at)
+        .collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    patched(&file, &new);
+}

@@ -10,13 +10,16 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use sha2::{Digest, Sha256};
+use system_image_delta::patch::header::{BlockDigest, DIGEST};
 use system_image_delta::patch::{
-    Applied, ApplyError, Codec, HeaderError, Limits, Patch, Remaker, Unpacker, Xz, XzCheck,
-    Zstd157, varint,
+    Applied, ApplyError, Codec, Header as PatchHeader, HeaderError, Identity, Limits, PAGE, Patch,
+    Remaker, Unpacker, Xz, XzCheck, Zstd157, varint,
 };
 use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
 use system_image_delta_build::patch::{Effort, MakeError, Options, Packings, make};
+use system_image_gzip::Flavour;
 
 use samples::{noise, text};
 
@@ -441,6 +444,134 @@ fn a_small_device_gets_a_patch_that_it_can_apply() {
     };
     opened.apply(&file(&base), &mut out, limits).unwrap();
     assert!(out == target);
+}
+
+#[test]
+fn what_is_unpacked_finds_room_beside_what_packs() {
+    let [base, target] = images();
+    for memory in (16..64).step_by(3) {
+        let options = Options {
+            memory: memory << 20,
+            ..OPTIONS
+        };
+        let patch = patch(&base, &target, options);
+        assert!(apply(&base, &patch).unwrap().0 == target, "{memory}");
+    }
+}
+
+#[test]
+fn an_unpacker_that_takes_more_memory_than_is_told_is_refused() {
+    let plain = text(0..100);
+    let base = packed(Codec::Lz4Legacy { level: 9 }, &plain);
+    let target = [&base[..], &plain].concat();
+    // The base itself, then what it holds, out of a view.
+    let len = |bytes: &[u8]| bytes.len() as u64;
+    let mut control = vec![1, 2, len(&base), 3, 0, 0, len(&base), len(&plain)];
+    control.extend(Codec::Lz4Legacy { level: 9 }.numbers());
+    control.extend([1, 2, len(&plain), 0]);
+    let numbers = [
+        control,
+        vec![0, 0],
+        vec![len(&base), len(&plain)],
+        vec![0, 0],
+        vec![len(&target)],
+    ];
+    let applied = |more: u64| {
+        let mut header = header(&base, &target, numbers.len());
+        header.memory = Patch::<&[u8]>::fixed_memory(&header) + more;
+        let patch = [header.to_bytes(), stored(&numbers)].concat();
+        apply(&base, &patch)
+    };
+    let needed = Unpacker::memory(Codec::Lz4Legacy { level: 9 }) + PAGE as u64;
+    assert!(applied(needed).unwrap().0 == target);
+    for less in [0, 1 << 20, needed - 1] {
+        let refused = applied(less).unwrap_err();
+        assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_packed_member_that_holds_next_to_nothing_is_work() {
+    // Blocks of DEFLATE that are stored and empty, then one with a single byte (RFC 1951).
+    let mut base = [0, 0, 0, 0xff, 0xff].repeat(50_000);
+    base.extend([1, 1, 0, 0xfe, 0xff, b'x']);
+    let len = base.len() as u64;
+    let mut control = vec![3, 0, 0, len, 1];
+    let (flavour, level) = (Flavour::Gzip, 9);
+    control.extend(Codec::Deflate { flavour, level }.numbers());
+    control.extend([1, 2, 1, 0]);
+    let from = varint::fold(len.cast_signed());
+    let numbers = [control, vec![0], vec![1], vec![from], vec![1]];
+    let applied = |work| {
+        let mut header = header(&base, b"x", numbers.len());
+        header.memory = Patch::<&[u8]>::fixed_memory(&header) + (2 << 20);
+        header.work = work;
+        let patch = [header.to_bytes(), stored(&numbers)].concat();
+        apply(&base, &patch)
+    };
+    assert_eq!(applied(len + 1).unwrap().1.work, len + 1);
+    for less in [0, 1, len] {
+        let refused = applied(less).unwrap_err();
+        assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
+    }
+}
+
+#[test]
+fn parts_that_make_nothing_are_refused() {
+    let applied = |control: &[u64]| {
+        let mut header = header(b"", b"", 1);
+        header.memory = Patch::<&[u8]>::fixed_memory(&header) + (1 << 20);
+        let patch = [header.to_bytes(), stored(&[control.to_vec()])].concat();
+        apply(b"", &patch)
+    };
+    applied(&[0]).unwrap();
+    for control in [&[1, 0, 0, 0][..], &[2, 0, 0, 0], &[2, 0, 7, 1, 1, 128, 0]] {
+        let refused = applied(control).unwrap_err();
+        assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
+    }
+}
+
+/// A header without memory, for streams of numbers.
+fn header(base: &[u8], target: &[u8], streams: usize) -> PatchHeader {
+    let identity = |bytes: &[u8]| Identity {
+        len: bytes.len() as u64,
+        sha256: Sha256::digest(bytes).into(),
+    };
+    let digests = |bytes: &[u8]| -> Vec<BlockDigest> {
+        let digest = |block: &[u8]| Sha256::digest(block)[..DIGEST].try_into().unwrap();
+        bytes.chunks(1 << 12).map(digest).collect()
+    };
+    PatchHeader {
+        required: Vec::new(),
+        optional: Vec::new(),
+        base: identity(base),
+        target: identity(target),
+        base_block: 12,
+        target_block: 12,
+        memory: 0,
+        work: 1 << 30,
+        dictionaries: vec![4096; streams],
+        base_digests: digests(base).into_iter().map(Some).collect(),
+        target_digests: digests(target),
+    }
+}
+
+/// A body of short streams of numbers, each in one chunk that is not packed, in the order in which
+/// they are asked for.
+fn stored(streams: &[Vec<u64>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (stream, numbers) in streams.iter().enumerate() {
+        let mut plain = Vec::new();
+        for &number in numbers {
+            varint::put(&mut plain, number);
+        }
+        let [high, low] = u16::try_from(plain.len() - 1).unwrap().to_be_bytes();
+        body.push(u8::try_from(stream).unwrap());
+        varint::put(&mut body, plain.len() as u64 + 3);
+        body.extend([1, high, low]);
+        body.extend(plain);
+    }
+    body
 }
 
 #[test]

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use system_image_delta::MemberPath;
 use system_image_delta::patch::header::DIGEST;
 use system_image_delta::patch::{
-    ApplyError, Codec, Header, Identity, MEMORY_OF_POINTERS, POINTERS, Patch, ReadAt, Remaker,
+    ApplyError, Codec, Header, Identity, LEAST_FOR_VIEWS, POINTERS, Patch, ReadAt,
 };
 
 use crate::delta::DeltaError;
@@ -21,6 +21,7 @@ use crate::patch::maker::Maker;
 use crate::patch::packed::Packings;
 use crate::patch::plan::{self, Plan, Side, Source, Space};
 use crate::patch::proof::{Stamp, prove, remade};
+use crate::patch::room;
 use crate::patch::view::View;
 
 /// Length of a block of the base, as a power of two: read as a whole to check it.
@@ -28,9 +29,6 @@ pub(super) const BASE_BLOCK: u32 = 22;
 
 /// Length of a block of the target, as a power of two: kept in memory until it is checked.
 const TARGET_BLOCK: u32 = 21;
-
-/// Memory for pages and unpackers that is always asked for, in bytes.
-const LEAST_PAGES: u64 = 3 << 20;
 
 /// How a patch is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -118,12 +116,12 @@ fn made(
     options.memory = options.memory.saturating_sub(list);
     let spare = options
         .memory
-        .saturating_sub(LEAST_PAGES + fixed(target_len));
+        .saturating_sub(LEAST_FOR_VIEWS + fixed(target_len));
     let fresh = Packings::default();
     let packings = options.packings.unwrap_or(&fresh);
-    let allowed = |codec: Codec, len: u64| Remaker::memory(codec, len) <= spare;
+    let allowed = |codec: Codec, len: u64| room::may_be_remade(codec, len, spare);
     // The files are read for their digests while it is found out what is in them.
-    let (plan, target_digests, whole) = std::thread::scope(|scope| {
+    let (mut plan, target_digests, whole) = std::thread::scope(|scope| {
         let digests = scope.spawn(|| {
             let whole = match tree {
                 None => Some(digests(base, base_len, BASE_BLOCK)?),
@@ -141,6 +139,7 @@ fn made(
         })
     })
     .map_err(MakeError::Read)?;
+    room::leave_out(&mut plan, spare);
     let opened = order(&plan);
     let (kept, files) = match tree {
         None => (Kept::all(base_len), None),
@@ -169,17 +168,16 @@ fn made(
     let body = emit::write(written);
     let lens = (kept.len(), target_len);
     let mut header = header(lens, (base_digests, target_digests), &plan, has_pointers);
-    let encoder = encoder(&plan);
+    let beside = room::beside_streams(&plan, has_pointers, spare);
     let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
     let remade = remade(&plan);
     // What packed members hold is no longer needed, and packing takes memory, too.
     drop(plan);
-    let pointers = if has_pointers { MEMORY_OF_POINTERS } else { 0 };
-    let beside = Patch::<&[u8]>::fixed_memory(&header) + encoder + LEAST_PAGES;
+    let left = Patch::<&[u8]>::fixed_memory(&header) + beside;
     let packed = body
         .pack(
             options.threads,
-            options.memory.saturating_sub(beside),
+            options.memory.saturating_sub(left),
             options.effort,
         )
         .map_err(MakeError::Write)?;
@@ -188,7 +186,7 @@ fn made(
     header.memory = if is_packed {
         options.memory
     } else {
-        Patch::<&[u8]>::fixed_memory(&header) + encoder + pointers
+        Patch::<&[u8]>::fixed_memory(&header) + beside
     };
     let header = prove(header, &packed, &old, target, &remade);
     if stamps().map_err(MakeError::Read)? != before {
@@ -311,12 +309,6 @@ fn header(
 pub(super) fn remade_views(plan: &Plan) -> impl Iterator<Item = &View> {
     let views = plan.parts.iter().filter_map(|part| part.view);
     views.map(|view| &plan.views[view])
-}
-
-/// What the largest encoder of the packed parts takes in memory, in bytes.
-fn encoder(plan: &Plan) -> u64 {
-    let each = remade_views(plan).map(|view| Remaker::memory(view.codec, view.plain_len));
-    each.max().unwrap_or(0)
 }
 
 fn digests(bytes: &dyn ReadAt, len: u64, block: u32) -> io::Result<Digests> {

@@ -7,8 +7,6 @@ use std::io;
 use std::iter::Peekable;
 use std::ops::Range;
 
-use system_image_delta::patch::{MEMORY_OF_POINTERS, Remaker};
-
 use crate::parallel;
 use crate::patch::effort::Effort;
 use crate::patch::emit::{Ops, Written};
@@ -16,6 +14,7 @@ use crate::patch::kept::Kept;
 use crate::patch::matcher::Matcher;
 use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
 use crate::patch::program;
+use crate::patch::room;
 use crate::patch::view::Shown;
 
 /// Longest piece that is searched as a whole, in bytes: the search takes six times as much.
@@ -71,11 +70,7 @@ impl Maker<'_> {
 
     /// Whether there is memory for pointers while a part is made.
     fn has_room(&self, part: &Part) -> bool {
-        let encoder = part.view.map_or(0, |view| {
-            let view = &self.plan.views[view];
-            Remaker::memory(view.codec, view.plain_len)
-        });
-        encoder + MEMORY_OF_POINTERS <= self.spare
+        room::has_pointers(self.plan, part, self.spare)
     }
 
     /// All ops of a segment.

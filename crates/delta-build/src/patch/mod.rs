@@ -23,6 +23,7 @@ mod plan;
 mod program;
 mod proof;
 mod ramdisk;
+mod room;
 mod squashfs;
 mod view;
 

@@ -11,7 +11,7 @@ use crate::patch::header::{Header, HeaderError};
 use crate::patch::leftover::Leftover;
 use crate::patch::remake::Remaker;
 use crate::patch::runs::{MEMORY_OF_POINTERS, POINTERS, Piece, Run, Runs};
-use crate::patch::space::Space;
+use crate::patch::space::{LEAST_FOR_VIEWS, Space};
 use crate::patch::streams::{PatchReadError, Streams};
 use crate::patch::view::{Cursor, Origin, View};
 
@@ -43,7 +43,7 @@ pub struct Applied {
     pub bytes: u64,
     /// Those of them that an earlier run left.
     pub left: u64,
-    /// Bytes that were unpacked for it.
+    /// Bytes that were unpacked for it, packed and plain.
     pub work: u64,
 }
 
@@ -134,7 +134,7 @@ impl<R: Read> Patch<R> {
     /// Memory that applying takes whatever the parts are, in bytes.
     pub fn fixed_memory(header: &Header) -> u64 {
         let target_block = header.target.len.min(1 << header.target_block);
-        let digests = header.base_digests.len() * 18 + header.target_digests.len() * 16;
+        let digests = header.base_digests.len() * 19 + header.target_digests.len() * 16;
         Self::streams_memory(&header.dictionaries)
             .saturating_add(blocks::AT_ONCE * target_block)
             .saturating_add(digests as u64)
@@ -279,7 +279,9 @@ struct Applier<'a, R> {
 impl<R: Read> Applier<'_, R> {
     /// Makes one part; whether there may be more.
     fn part(&mut self, buffer: &mut [u8]) -> Result<bool, ApplyError> {
-        match self.runs.control()? {
+        let before = self.blocks.position();
+        let part = self.runs.control()?;
+        match part {
             0 => return Ok(false),
             1 => self.plain(buffer)?,
             2 => {
@@ -299,6 +301,10 @@ impl<R: Read> Applier<'_, R> {
                 self.space.open(origin, range, codec, plain_len)?;
             }
             _ => return Err(ApplyError::damaged("a part of unknown meaning")),
+        }
+        // Any number of them would stand in a few bytes.
+        if part < 3 && self.blocks.position() == before {
+            return Err(ApplyError::damaged("a part that makes nothing"));
         }
         Ok(true)
     }
@@ -472,7 +478,7 @@ impl<R: Read> Applier<'_, R> {
     /// views.
     fn share(&mut self, memory: u64) {
         let rest = memory.checked_sub(MEMORY_OF_POINTERS);
-        let rest = rest.filter(|_| self.has_pointers);
+        let rest = rest.filter(|&rest| self.has_pointers && rest >= LEAST_FOR_VIEWS);
         self.runs.pointers_fit = rest.is_some();
         self.space.remember(rest.unwrap_or(memory));
     }

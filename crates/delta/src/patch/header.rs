@@ -68,7 +68,7 @@ pub struct Header {
     /// Memory in bytes that applying it takes: windows, pages and encoders, the program itself
     /// not counted.
     pub memory: u64,
-    /// Bytes that are unpacked on the way, those that are unpacked again included.
+    /// Bytes that are unpacked on the way, packed and plain, those that are unpacked again included.
     pub work: u64,
     /// Dictionary of each packed stream in bytes, by the stream's number; 0 where there is none.
     pub dictionaries: Vec<u64>,
@@ -209,6 +209,10 @@ impl Header {
         if base_blocks.max(target_blocks) > MOST_BLOCKS {
             return Err(HeaderError::Damaged("too many blocks"));
         }
+        let count = |blocks: u64| usize::try_from(blocks).expect("there are few");
+        // As much as the memory of the header counts, and not what a list that grows takes.
+        self.base_digests.reserve_exact(count(base_blocks));
+        self.target_digests.reserve_exact(count(target_blocks));
         let mut used = Vec::new();
         input.take(base_blocks.div_ceil(8)).read_to_end(&mut used)?;
         for i in 0..base_blocks {
@@ -255,4 +259,35 @@ fn identity(fields: &mut &[u8]) -> Result<Identity, HeaderError> {
     let mut sha256 = [0; 32];
     fields.read_exact(&mut sha256)?;
     Ok(Identity { len, sha256 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_take_no_more_than_is_counted() {
+        let blocks = 5000;
+        let side = Identity {
+            len: blocks << 12,
+            sha256: [0; 32],
+        };
+        let header = Header {
+            required: Vec::new(),
+            optional: Vec::new(),
+            base: side,
+            target: side,
+            base_block: 12,
+            target_block: 12,
+            memory: 0,
+            work: 0,
+            dictionaries: Vec::new(),
+            base_digests: vec![Some([1; DIGEST]); 5000],
+            target_digests: vec![[2; DIGEST]; 5000],
+        };
+        let read = Header::read(&mut &header.to_bytes()[..]).unwrap();
+        assert!(read == header);
+        assert_eq!(read.base_digests.capacity(), 5000);
+        assert_eq!(read.target_digests.capacity(), 5000);
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 /// Length of a page in bytes.
-pub(crate) const PAGE: usize = 1 << 20;
+pub const PAGE: usize = 1 << 20;
 
 /// A page of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,9 +32,9 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// Sets for how many pages there is room.
+    /// Sets for how many pages there is room, which must be one at least where another is put.
     pub(crate) fn limit(&mut self, most: usize) {
-        self.most = most.max(1);
+        self.most = most;
         while self.kept.len() > self.most {
             self.drop_oldest();
         }
@@ -50,7 +50,7 @@ impl Pages {
 
     /// Room for a page, emptied.
     pub(crate) fn room(&mut self) -> Vec<u8> {
-        while self.kept.len() >= self.most {
+        while !self.kept.is_empty() && self.kept.len() >= self.most {
             self.drop_oldest();
         }
         self.spare.pop().unwrap_or_default()

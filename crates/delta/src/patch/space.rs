@@ -9,6 +9,9 @@ use crate::patch::pages::{Key, PAGE, Pages};
 use crate::patch::unpack::Unpacker;
 use crate::patch::view::{Cursor, Origin, View};
 
+/// What views have for pages and an unpacker at least while pointers take memory, in bytes.
+pub const LEAST_FOR_VIEWS: u64 = 3 << 20;
+
 /// Most views that a patch can open.
 const MOST_VIEWS: usize = 1 << 16;
 
@@ -21,9 +24,9 @@ pub(crate) struct Space<'a> {
     /// Whether there are pages without their bytes.
     has_empty_pages: bool,
     place: Option<Place>,
-    /// Bytes that a run from the front has unpacked so far.
+    /// Bytes that a run from the front has unpacked so far, the plain ones alone.
     counted: u64,
-    /// Bytes that were unpacked so far.
+    /// Bytes that were unpacked so far, packed and plain.
     work: u64,
     most_work: u64,
     /// Memory for pages and an unpacker together, in bytes.
@@ -55,7 +58,7 @@ impl<'a> Space<'a> {
         }
     }
 
-    /// How many bytes were unpacked.
+    /// How many bytes were unpacked, packed and plain.
     pub(crate) fn work(&self) -> u64 {
         self.work
     }
@@ -238,6 +241,17 @@ impl<'a> Space<'a> {
         Ok(len)
     }
 
+    /// Makes room for an unpacker, if there is memory for it and for a page.
+    fn make_room(&mut self, codec: Codec) -> Result<(), ApplyError> {
+        let pages = self.memory.saturating_sub(Unpacker::memory(codec)) / PAGE as u64;
+        if pages == 0 {
+            return Err(ApplyError::damaged("it needs more memory than it says"));
+        }
+        self.pages
+            .limit(usize::try_from(pages).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
     /// Where unpacking goes on for a page of a view: where it was left, or at the beginning.
     fn place(&mut self, key: Key) -> Place {
         let wanted = key.page * PAGE as u64;
@@ -264,6 +278,11 @@ impl<'a> Space<'a> {
         Ok((key, len))
     }
 
+    fn spend(&mut self, bytes: usize) -> Result<(), ApplyError> {
+        self.work = self.work.saturating_add(bytes as u64);
+        self.is_allowed(self.work)
+    }
+
     fn is_allowed(&self, work: u64) -> Result<(), ApplyError> {
         if work > self.most_work {
             return Err(ApplyError::damaged("it unpacks more than it says"));
@@ -279,6 +298,7 @@ impl<'a> Space<'a> {
         target: &Blocks<'_>,
     ) -> Result<(), ApplyError> {
         let mut place = self.place(wanted);
+        self.make_room(view.codec)?;
         loop {
             let mut bytes = self.pages.room();
             let mut cursor = match place.cursor.take() {
@@ -295,7 +315,6 @@ impl<'a> Space<'a> {
             }
         }
         self.place = Some(place);
-        self.limit_pages();
         Ok(())
     }
 
@@ -303,6 +322,7 @@ impl<'a> Space<'a> {
     fn pass_to(&mut self, wanted: Key, view: &View) -> Result<(), ApplyError> {
         let mut place = self.place(wanted);
         place.cursor = None;
+        self.make_room(view.codec)?;
         self.has_empty_pages = true;
         loop {
             let (key, _) = self.next(&mut place, view)?;
@@ -312,7 +332,6 @@ impl<'a> Space<'a> {
             }
         }
         self.place = Some(place);
-        self.limit_pages();
         Ok(())
     }
 
@@ -341,9 +360,10 @@ impl<'a> Space<'a> {
         bytes: &mut [u8],
         target: &Blocks<'_>,
     ) -> Result<(), ApplyError> {
-        self.work += bytes.len() as u64;
-        self.is_allowed(self.work)?;
+        self.spend(bytes.len())?;
         cursor.fill(view, bytes, |buffer, offset| {
+            // A packed member may hold next to nothing.
+            self.spend(buffer.len())?;
             self.packed(view, buffer, offset, target)
         })
     }

@@ -174,7 +174,9 @@ struct Lz4 {
     head: Vec<u8>,
     packed: Vec<u8>,
     packed_len: usize,
+    /// Room for a block, once there was one; it is filled with zeros only once.
     plain: Vec<u8>,
+    plain_len: usize,
     plain_at: usize,
 }
 
@@ -182,7 +184,7 @@ impl Lz4 {
     fn unpack(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress, CodecError> {
         let mut progress = Progress::default();
         loop {
-            let plain = &self.plain[self.plain_at..];
+            let plain = &self.plain[self.plain_at..self.plain_len];
             let len = plain.len().min(output.len() - progress.made);
             output[progress.made..progress.made + len].copy_from_slice(&plain[..len]);
             self.plain_at += len;
@@ -237,7 +239,7 @@ impl Lz4 {
         let most = i32::try_from(LZ4_BLOCK).expect("it is 8 MiB");
         let len = lz4::block::decompress_to_buffer(&self.packed, Some(most), &mut self.plain)
             .map_err(|_| CodecError::Unpack("a block is damaged"))?;
-        self.plain.truncate(len);
+        self.plain_len = len;
         self.plain_at = 0;
         self.packed.clear();
         self.packed_len = 0;

@@ -294,7 +294,8 @@ impl Planner<'_> {
         if let Some(&view) = blocks.fragment_views.get(&fragment) {
             return Some(view);
         }
-        let view = self.showing(vec![shown(&blocks.image.fragments[fragment])])?;
+        let all = self.sound([&blocks.image.fragments[fragment]])?;
+        let view = self.showing(all)?;
         blocks.fragment_views.insert(fragment, view);
         Some(view)
     }
@@ -307,10 +308,16 @@ impl Planner<'_> {
         let of = &blocks.image.streams[stream];
         let tail = of.tail.as_ref();
         let tail = tail.map(|tail| &blocks.image.fragments[tail.fragment]);
-        let all: Vec<Shown> = of.blocks.iter().chain(tail).map(shown).collect();
-        let view = self.showing(all);
+        let all = self.sound(of.blocks.iter().chain(tail));
+        let view = all.and_then(|all| self.showing(all));
         blocks.stream_views.insert(stream, view);
         view
+    }
+
+    /// Blocks of the base as a view shows them, or nothing if one of them is damaged.
+    fn sound<'b>(&self, blocks: impl IntoIterator<Item = &'b Block>) -> Option<Vec<Shown>> {
+        let sound = |block| squashfs::plain(self.base, block).map(|_| shown(block));
+        blocks.into_iter().map(sound).collect()
     }
 }
 

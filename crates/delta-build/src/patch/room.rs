@@ -1,0 +1,107 @@
+//! What finds room in the memory that an applier may take: encoders, pointers and unpackers.
+
+use system_image_delta::patch::{
+    Codec, LEAST_FOR_VIEWS, MEMORY_OF_POINTERS, PAGE, Remaker, Unpacker,
+};
+
+use crate::patch::plan::{Part, Plan, Source, Space};
+use crate::patch::view::View;
+
+/// Whether a member may be packed again where `spare` bytes are left for its encoder beside the least
+/// for views.
+pub(super) fn may_be_remade(codec: Codec, len: u64, spare: u64) -> bool {
+    let encoder = Remaker::memory(codec, len);
+    match codec {
+        // A kernel: it is like the one before, and like nothing else.
+        Codec::Lz4Legacy { .. } => {
+            encoder + beside_encoder(unpacker(codec)) <= spare + LEAST_FOR_VIEWS
+        }
+        _ => encoder <= spare,
+    }
+}
+
+/// Whether pointers may be changed while a part is made.
+pub(super) fn has_pointers(plan: &Plan, part: &Part, spare: u64) -> bool {
+    encoder(plan, part) + MEMORY_OF_POINTERS <= spare
+}
+
+/// Makes new what would be copied from views for whose unpackers there is no room.
+pub(super) fn leave_out(plan: &mut Plan, spare: u64) {
+    let unpackers = unpackers(plan);
+    let mut parts = std::mem::take(&mut plan.parts);
+    for part in &mut parts {
+        let left = (spare + LEAST_FOR_VIEWS).saturating_sub(encoder(plan, part));
+        for segment in &mut part.segments {
+            if beside_encoder(of_source(&unpackers, &segment.source)) > left {
+                segment.source = Source::New;
+            }
+        }
+    }
+    plan.parts = parts;
+}
+
+/// Memory in bytes that applying takes beside streams, blocks and digests.
+pub(super) fn beside_streams(plan: &Plan, has_any_pointers: bool, spare: u64) -> u64 {
+    let unpackers = unpackers(plan);
+    let of_part = |part: &Part| {
+        let each = part.segments.iter();
+        let each = each.map(|segment| of_source(&unpackers, &segment.source));
+        let beside = match each.max().unwrap_or(0) {
+            largest if has_any_pointers && has_pointers(plan, part, spare) => {
+                MEMORY_OF_POINTERS + largest.max(LEAST_FOR_VIEWS)
+            }
+            0 => 0,
+            largest => beside_encoder(largest).max(LEAST_FOR_VIEWS),
+        };
+        encoder(plan, part) + beside
+    };
+    plan.parts.iter().map(of_part).max().unwrap_or(0)
+}
+
+/// What is taken beside an encoder by unpacking that takes so much. An applier sets memory for
+/// pointers aside where so much is left, whether or not a part has some.
+fn beside_encoder(unpacker: u64) -> u64 {
+    if unpacker <= LEAST_FOR_VIEWS {
+        unpacker
+    } else {
+        unpacker + MEMORY_OF_POINTERS
+    }
+}
+
+/// What an unpacker and a page take.
+fn unpacker(codec: Codec) -> u64 {
+    match codec {
+        Codec::Stored => 0,
+        _ => Unpacker::memory(codec) + PAGE as u64,
+    }
+}
+
+/// What the largest unpacker of each view takes.
+fn unpackers(plan: &Plan) -> Vec<u64> {
+    let largest = |view: &View| {
+        let rest = view.rest.iter().map(|shown| unpacker(shown.codec));
+        rest.fold(unpacker(view.codec), u64::max)
+    };
+    plan.views.iter().map(largest).collect()
+}
+
+/// What the encoder of a part takes.
+fn encoder(plan: &Plan, part: &Part) -> u64 {
+    part.view.map_or(0, |view| {
+        let view = &plan.views[view];
+        Remaker::memory(view.codec, view.plain_len)
+    })
+}
+
+/// What the unpacker of the view that a segment comes from takes.
+fn of_source(unpackers: &[u64], source: &Source) -> u64 {
+    match source {
+        Source::Copy(place) | Source::Aligned(place) | Source::Like(place, _) => {
+            match place.space {
+                Space::View(view) => unpackers[view],
+                Space::Base => 0,
+            }
+        }
+        Source::New => 0,
+    }
+}
