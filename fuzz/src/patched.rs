@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write;
 
 use system_image_delta::patch::{Limits, Patch};
-use system_image_delta_build::patch::{Options, make};
+use system_image_delta_build::patch::{Effort, Options, make};
 
 use crate::heap;
 
@@ -23,6 +23,12 @@ pub fn check(base: &[u8], target: &[u8], memory: u8, threads: u8) {
         let options = Options {
             memory: (16 + u64::from(memory % 100)) << 20,
             threads,
+            effort: if memory.is_multiple_of(2) {
+                Effort::Default
+            } else {
+                Effort::Fast
+            },
+            packings: None,
         };
         make(&files[0], &files[1], options, &mut patch).expect("there is a patch");
         patch

@@ -386,6 +386,15 @@ fn equal_inputs_give_equal_patches_on_any_number_of_threads() {
 }
 
 #[test]
+fn an_image_is_made_of_nothing() {
+    let target = tar(&[("lib/a", &cpio(&[("etc/0", b"")], 0))], 1);
+    for base in [tar(&[], 1), Vec::new()] {
+        let patch = patch(&base, &target, OPTIONS);
+        assert!(apply(&base, &patch).unwrap().0 == target);
+    }
+}
+
+#[test]
 fn what_another_patch_found_out_changes_nothing() {
     let [base, target] = images();
     let packings = Packings::default();

@@ -231,6 +231,7 @@ impl Planner<'_> {
         let old = first.as_ref().map(|first| self.piece(item, first));
         Self::head(item, old.as_ref(), Space::Base, &mut segments);
         if size == 0 {
+            Self::padding(item, old.as_ref(), Space::Base, false, &mut segments);
             self.plain(segments);
             return Ok(());
         }

@@ -214,7 +214,7 @@ impl Lz4 {
 
     fn is_between_blocks(&self) -> bool {
         let has_head = self.packed_len > 0 || !self.head.is_empty();
-        self.begun && !has_head && self.plain_at == self.plain.len()
+        self.begun && !has_head && self.plain_at == self.plain_len
     }
 
     fn head(&mut self, head: [u8; 4]) -> Result<(), CodecError> {
