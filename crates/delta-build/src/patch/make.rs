@@ -209,9 +209,10 @@ fn made(
     })
 }
 
-/// What applying takes beside pages and encoders, about: some streams are large, most are small.
+/// What applying takes beside pages and encoders, about: a stream or two are long, most are short, and all
+/// get smaller dictionaries where the memory is not there.
 fn fixed(target_len: u64) -> u64 {
-    const STREAMS: u64 = 9 * ((1 << 20) + (128 << 10));
+    const STREAMS: u64 = 7 << 20;
     STREAMS + 2 * target_len.min(1 << TARGET_BLOCK)
 }
 

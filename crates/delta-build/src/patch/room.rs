@@ -4,7 +4,7 @@ use system_image_delta::patch::{
     Codec, LEAST_FOR_VIEWS, MEMORY_OF_POINTERS, PAGE, Remaker, Unpacker,
 };
 
-use crate::patch::plan::{Part, Plan, Source, Space};
+use crate::patch::plan::{Part, Plan, Source, Space, kind};
 use crate::patch::view::View;
 
 /// Whether a member may be packed again where `spare` bytes are left for its encoder beside the least
@@ -14,7 +14,7 @@ pub(super) fn may_be_remade(codec: Codec, len: u64, spare: u64) -> bool {
     match codec {
         // A kernel: it is like the one before, and like nothing else.
         Codec::Lz4Legacy { .. } => {
-            encoder + beside_encoder(unpacker(codec)) <= spare + LEAST_FOR_VIEWS
+            encoder + beside_encoder(unpacker(codec), true) <= spare + LEAST_FOR_VIEWS
         }
         _ => encoder <= spare,
     }
@@ -28,11 +28,13 @@ pub(super) fn has_pointers(plan: &Plan, part: &Part, spare: u64) -> bool {
 /// Makes new what would be copied from views for whose unpackers there is no room.
 pub(super) fn leave_out(plan: &mut Plan, spare: u64) {
     let unpackers = unpackers(plan);
+    let may_have_pointers = may_have_pointers(plan);
     let mut parts = std::mem::take(&mut plan.parts);
     for part in &mut parts {
         let left = (spare + LEAST_FOR_VIEWS).saturating_sub(encoder(plan, part));
         for segment in &mut part.segments {
-            if beside_encoder(of_source(&unpackers, &segment.source)) > left {
+            let unpacker = of_source(&unpackers, &segment.source);
+            if beside_encoder(unpacker, may_have_pointers) > left {
                 segment.source = Source::New;
             }
         }
@@ -51,17 +53,23 @@ pub(super) fn beside_streams(plan: &Plan, has_any_pointers: bool, spare: u64) ->
                 MEMORY_OF_POINTERS + largest.max(LEAST_FOR_VIEWS)
             }
             0 => 0,
-            largest => beside_encoder(largest).max(LEAST_FOR_VIEWS),
+            largest => beside_encoder(largest, has_any_pointers).max(LEAST_FOR_VIEWS),
         };
         encoder(plan, part) + beside
     };
     plan.parts.iter().map(of_part).max().unwrap_or(0)
 }
 
-/// What is taken beside an encoder by unpacking that takes so much. An applier sets memory for
-/// pointers aside where so much is left, whether or not a part has some.
-fn beside_encoder(unpacker: u64) -> u64 {
-    if unpacker <= LEAST_FOR_VIEWS {
+/// Whether there may be runs with pointers: only programs have some.
+fn may_have_pointers(plan: &Plan) -> bool {
+    let mut segments = plan.parts.iter().flat_map(|part| &part.segments);
+    segments.any(|segment| matches!(segment.source, Source::Like(..)) && segment.kind == kind::CODE)
+}
+
+/// What is taken beside an encoder by unpacking that takes so much. If a patch has pointers at all, an
+/// applier sets memory for them aside where so much is left, whether or not a part has some.
+fn beside_encoder(unpacker: u64, has_pointers: bool) -> u64 {
+    if unpacker <= LEAST_FOR_VIEWS || !has_pointers {
         unpacker
     } else {
         unpacker + MEMORY_OF_POINTERS
