@@ -69,16 +69,17 @@ impl<'a> Space<'a> {
             self.place = None;
         }
         self.memory = memory;
-        self.limit_pages();
-    }
-
-    fn limit_pages(&mut self) {
         let place = self.place.as_ref();
         let codec = place.map(|place| self.views[place.view].codec);
-        let unpacker = codec.map_or(0, Unpacker::memory);
+        self.limit_pages(codec.map_or(0, Unpacker::memory));
+    }
+
+    /// Limits pages to what is left beside an unpacker; how many find room.
+    fn limit_pages(&mut self, unpacker: u64) -> u64 {
         let pages = self.memory.saturating_sub(unpacker) / PAGE as u64;
         self.pages
             .limit(usize::try_from(pages).unwrap_or(usize::MAX));
+        pages
     }
 
     /// Opens a view behind all that there is.
@@ -243,12 +244,9 @@ impl<'a> Space<'a> {
 
     /// Makes room for an unpacker, if there is memory for it and for a page.
     fn make_room(&mut self, codec: Codec) -> Result<(), ApplyError> {
-        let pages = self.memory.saturating_sub(Unpacker::memory(codec)) / PAGE as u64;
-        if pages == 0 {
+        if self.limit_pages(Unpacker::memory(codec)) == 0 {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         }
-        self.pages
-            .limit(usize::try_from(pages).unwrap_or(usize::MAX));
         Ok(())
     }
 

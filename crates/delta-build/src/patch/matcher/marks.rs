@@ -2,10 +2,11 @@
 //! present alignment is wrong, the new bytes are looked up among them.
 
 use super::TooLarge;
+use super::shingles;
 use super::steps::{Copies, Step, common};
 
 /// Bytes that a place is known by.
-const RUN: usize = 8;
+const RUN: usize = shingles::LEN;
 
 /// How far apart places are that are known: a match of `RUN + APART - 1` bytes is always seen.
 const APART: usize = 4;
@@ -43,10 +44,7 @@ impl<'a> Marks<'a> {
     }
 
     fn slot(&self, run: &[u8]) -> usize {
-        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let run = u64::from_le_bytes(run.try_into().expect("it has 8 bytes"));
-        let hash = (run ^ run >> 29).wrapping_mul(SPREAD);
-        usize::try_from(hash >> self.shift).expect("it is below the number of slots")
+        usize::try_from(shingles::hash(run) >> self.shift).expect("it is below the number of slots")
     }
 
     /// A match for the beginning of `new`: where, and how long.

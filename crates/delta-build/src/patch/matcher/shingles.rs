@@ -35,13 +35,18 @@ impl Shingles {
     }
 
     fn place(&self, run: &[u8]) -> (usize, u64) {
-        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let run = u64::from_le_bytes(run.try_into().expect("it has 8 bytes"));
-        // Bytes of equal value must not cancel each other out in the upper bits.
-        let hash = (run ^ run >> 29).wrapping_mul(SPREAD);
+        let hash = hash(run);
         let at = usize::try_from(hash >> self.shift).expect("it is below the number of words");
         (at, 1 << (hash >> 24 & 63) | 1 << (hash >> 30 & 63))
     }
+}
+
+/// A hash of [`LEN`] bytes, to be used from its upper bits on.
+pub(super) fn hash(run: &[u8]) -> u64 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let run = u64::from_le_bytes(run.try_into().expect("it has 8 bytes"));
+    // Bytes of equal value must not cancel each other out in the upper bits.
+    (run ^ run >> 29).wrapping_mul(SPREAD)
 }
 
 #[cfg(test)]
