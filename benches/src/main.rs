@@ -84,13 +84,13 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let needs_canonical = ["delta", "apply", "upgrade", "publish", "level-9"]
         .into_iter()
         .any(wanted);
-    let needs_images = needs_canonical || wanted("patches");
     for name in ["v1.tar", "v2.tar"] {
         ensure!(
-            !needs_images || options.images.join(name).is_file(),
+            !needs_canonical || options.images.join(name).is_file(),
             "there is no `{}`: give the directory of two tar archives of a root file system, \
              `v1.tar` and `v2.tar`, for example two releases by `mmdebstrap bookworm v1.tar`; \
-             `--only` with planning, service, fetch, download, serve or tree needs none",
+             `--only` with planning, service, fetch, download, serve or tree needs none, and with \
+             patches any two images of an update",
             options.images.join(name)
         );
     }
