@@ -69,6 +69,10 @@ def unpack(codec, packed):
         return run(["zstd", "-dqc"], packed)
     if codec[0] == 2:
         return run(["lz4", "-dqc"], packed)
+    if codec[0] == 8:
+        # As a frame of its own, which has the block's length in front.
+        frame = b"\x02\x21\x4c\x18" + len(packed).to_bytes(4, "little") + packed
+        return run(["lz4", "-dqc"], frame)
     if codec[0] == 4:
         return run(["zstd", "-dqc"], packed)
     if codec[0] == 7:
@@ -319,6 +323,7 @@ class Applier:
             b"pack-zstd-1.5.4",
             b"pack-zstd-1.5.7",
             b"pack-lz4-hc",
+            b"lz4-block",
             b"pack-deflate",
             b"pack-xz",
             b"pack-zstd-block-1.5.4",
@@ -352,7 +357,7 @@ class Applier:
 
     def codec(self):
         first = self.number(0)
-        return [first] + [self.number(0) for _ in range([0, 3, 1, 2, 1, 5, 4, 3][first])]
+        return [first] + [self.number(0) for _ in range([0, 3, 1, 2, 1, 5, 4, 3, 0][first])]
 
     def apply(self):
         while part := self.number(0):

@@ -87,7 +87,7 @@ impl Seeds {
             ("d", header.base.len - 2 * third),
         ] {
             files.push(
-                MemberPath::parse(path.as_bytes()).expect("it is sound"),
+                &MemberPath::parse(path.as_bytes()).expect("it is sound"),
                 len,
             );
         }

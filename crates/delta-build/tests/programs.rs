@@ -104,7 +104,7 @@ fn pointers_to_what_moved_cost_next_to_nothing() {
         let required = Patch::open(&with[..]).unwrap().header().required.clone();
         assert_eq!(required, [POINTERS], "{options:?}");
         // Where there is no memory for them, all that points elsewhere is told.
-        let without = patch(&base, &target, 9 << 20);
+        let without = patch(&base, &target, 6 << 20);
         assert!(apply(&base, &without) == target, "{options:?}");
         let (with, without) = (with.len(), without.len());
         assert!(

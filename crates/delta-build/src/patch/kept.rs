@@ -75,7 +75,7 @@ impl Tree {
             if ranges.peek().is_some_and(|used| used.start < range.end) {
                 kept.push(range.clone());
                 let (_, below) = path.split_first().expect("it is below `system`");
-                used.push(below, range.end - range.start);
+                used.push(&below, range.end - range.start);
             }
         }
         (kept, used)

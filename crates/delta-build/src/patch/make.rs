@@ -27,8 +27,12 @@ use crate::patch::view::View;
 /// Length of a block of the base, as a power of two: read as a whole to check it.
 pub(super) const BASE_BLOCK: u32 = 22;
 
-/// Length of a block of the target, as a power of two: kept in memory until it is checked.
-const TARGET_BLOCK: u32 = 21;
+/// Length of a block of the target, as a power of two, for an applier that may take so much memory: two
+/// are kept until they are checked.
+fn target_block(memory: u64) -> u32 {
+    const LITTLE: u64 = 48 << 20;
+    if memory < LITTLE { 19 } else { 21 }
+}
 
 /// How a patch is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -114,9 +118,10 @@ fn made(
     let target_len = target.metadata().map_err(MakeError::Read)?.len();
     let list = tree.map_or(0, Tree::memory);
     options.memory = options.memory.saturating_sub(list);
+    let target_block = target_block(options.memory);
     let spare = options
         .memory
-        .saturating_sub(LEAST_FOR_VIEWS + fixed(target_len));
+        .saturating_sub(LEAST_FOR_VIEWS + fixed(options.memory, target_len.min(1 << target_block)));
     let fresh = Packings::default();
     let packings = options.packings.unwrap_or(&fresh);
     let allowed = |codec: Codec, len: u64| room::may_be_remade(codec, len, spare);
@@ -127,7 +132,7 @@ fn made(
                 None => Some(digests(base, base_len, BASE_BLOCK)?),
                 Some(_) => None,
             };
-            Ok::<_, io::Error>((digests(target, target_len, TARGET_BLOCK)?, whole))
+            Ok::<_, io::Error>((digests(target, target_len, target_block)?, whole))
         });
         let image = tree.map_or_else(|| Image::read(base, base_len), |tree| tree.image(base));
         let (base, target) = ((base, base_len, image), (target, target_len));
@@ -163,11 +168,13 @@ fn made(
         spare,
         effort: options.effort,
     };
+    let features = features(&plan, &maker.opened);
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
     let has_pointers = written.iter().any(Written::has_pointers);
     let body = emit::write(written);
     let lens = (kept.len(), target_len);
-    let mut header = header(lens, (base_digests, target_digests), &plan, has_pointers);
+    let digests = (base_digests, target_digests);
+    let mut header = header(lens, target_block, digests, features, has_pointers);
     let beside = room::beside_streams(&plan, has_pointers, spare);
     let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
     let remade = remade(&plan);
@@ -209,11 +216,12 @@ fn made(
     })
 }
 
-/// What applying takes beside pages and encoders, about: a stream or two are long, most are short, and all
-/// get smaller dictionaries where the memory is not there.
-fn fixed(target_len: u64) -> u64 {
+/// What applying takes of so much memory beside pages and encoders, about, with blocks of the target of
+/// that length: a stream or two are long, most are short, and all get smaller dictionaries where the memory
+/// is not there.
+fn fixed(memory: u64, target_block: u64) -> u64 {
     const STREAMS: u64 = 7 << 20;
-    STREAMS + 2 * target_len.min(1 << TARGET_BLOCK)
+    STREAMS.min(memory / 8) + 2 * target_block
 }
 
 /// Where each view begins in the applier's line of addresses, in the order in which they open.
@@ -278,13 +286,12 @@ type Digests = ([u8; 32], Vec<[u8; DIGEST]>);
 
 fn header(
     (base_len, target_len): (u64, u64),
+    target_block: u32,
     ((base_digest, base_digests), (target_digest, target_digests)): (Digests, Digests),
-    plan: &Plan,
+    mut required: BTreeSet<&'static str>,
     has_pointers: bool,
 ) -> Header {
-    let features = remade_views(plan).filter_map(|view| view.codec.feature());
-    let features = features.chain(has_pointers.then_some(POINTERS));
-    let required: BTreeSet<&str> = features.collect();
+    required.extend(has_pointers.then_some(POINTERS));
     Header {
         required: required.into_iter().map(str::to_owned).collect(),
         optional: Vec::new(),
@@ -297,13 +304,21 @@ fn header(
             sha256: target_digest,
         },
         base_block: BASE_BLOCK,
-        target_block: TARGET_BLOCK,
+        target_block,
         memory: 0,
         work: u64::MAX,
         dictionaries: Vec::new(),
         base_digests: base_digests.into_iter().map(Some).collect(),
         target_digests,
     }
+}
+
+/// What an applier must be able to do for packing members, and for showing what it can only show.
+fn features(plan: &Plan, opened: &[usize]) -> BTreeSet<&'static str> {
+    let shown = opened.iter().map(|&view| plan.views[view].codec);
+    let shown = shown.filter(|codec| *codec == Codec::Lz4Block);
+    let packed = remade_views(plan).map(|view| view.codec);
+    shown.chain(packed).filter_map(Codec::feature).collect()
 }
 
 /// What the packed parts hold, in order.

@@ -7,11 +7,13 @@ use std::io;
 use std::iter::Peekable;
 use std::ops::Range;
 
+use system_image_delta::patch::{Codec, PAGE};
+
 use crate::parallel;
 use crate::patch::effort::Effort;
 use crate::patch::emit::{Ops, Written};
 use crate::patch::kept::Kept;
-use crate::patch::matcher::Matcher;
+use crate::patch::matcher::{Matcher, Reach};
 use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
 use crate::patch::program;
 use crate::patch::room;
@@ -71,6 +73,20 @@ impl Maker<'_> {
     /// Whether there is memory for pointers while a part is made.
     fn has_room(&self, part: &Part) -> bool {
         room::has_pointers(self.plan, part, self.spare)
+    }
+
+    /// Which copies from old bytes are worth it while a part is made, if it is not all the same.
+    fn reach(&self, part: &Part, place: Place) -> Option<Reach> {
+        let Space::View(view) = place.space else {
+            return None;
+        };
+        let needed = self.plan.views[view].plain_len.div_ceil(PAGE as u64);
+        let pages = room::pages(self.plan, part, view, self.spare);
+        let is_packed = self.plan.views[view].codec != Codec::Stored;
+        (is_packed && needed > pages.max(1)).then(|| {
+            let start = usize::try_from(place.offset).expect("it is in memory");
+            Reach::new(start, usize::try_from(pages).expect("they are few"))
+        })
     }
 
     /// All ops of a segment.
@@ -139,11 +155,16 @@ impl Maker<'_> {
                 ops.literal(&new);
                 return Ok(ops);
             }
-            if let Some(Ok(made)) = program::search(&old, &new, self.has_room(part), self.effort) {
+            let reach = self.reach(part, place);
+            let has_room = self.has_room(part);
+            if let Some(Ok(made)) = program::search(&old, &new, has_room, reach, self.effort) {
                 return Ok(Ops::program(address, made, &new));
             }
             match matcher.get_or_insert_with(|| Matcher::new(&old, self.effort).ok()) {
-                Some(matcher) => search(&mut ops, address, matcher, &old, &new),
+                Some(matcher) => {
+                    let reach = self.reach(part, place);
+                    search(&mut ops, address, matcher, reach, &old, &new);
+                }
                 None => ops.literal(&new),
             }
             Ok(ops)
@@ -253,9 +274,20 @@ fn flush(run: &mut Option<(u8, Ops)>, is_packed: bool, all: &mut Vec<Written>) {
 }
 
 /// Appends what makes `new` of `old`, which stands at `address`.
-fn search(ops: &mut Ops, address: u64, matcher: &Matcher<'_>, old: &[u8], new: &[u8]) {
+fn search(
+    ops: &mut Ops,
+    address: u64,
+    matcher: &Matcher<'_>,
+    reach: Option<Reach>,
+    old: &[u8],
+    new: &[u8],
+) {
+    let mut steps = matcher.steps(new);
+    if let Some(reach) = reach {
+        steps = reach.steps(steps);
+    }
     let mut at = 0;
-    for step in matcher.steps(new) {
+    for step in steps {
         if step.literal > 0 {
             ops.literal(&new[at..at + step.literal]);
             at += step.literal;

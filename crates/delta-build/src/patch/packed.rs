@@ -10,6 +10,7 @@ use system_image_gzip::Flavour;
 
 use crate::patch::image;
 use crate::patch::plan::{Content, kind_of};
+use crate::patch::view::Shown;
 
 /// A packed part of a file.
 pub(crate) struct Member {
@@ -268,6 +269,27 @@ fn kernel(file: &[u8]) -> Option<Member> {
     Some(member)
 }
 
+/// The blocks of a frame of LZ4, which is known to be one, where it stands in a file. They are shown each
+/// for itself, so that none before has to be unpacked for it.
+pub(super) fn lz4_blocks(frame: &[u8], start: u64) -> Option<Vec<Shown>> {
+    let mut all = Vec::new();
+    let mut at = system_image_delta::patch::LZ4_MAGIC.len();
+    while at < frame.len() {
+        let len = frame.get(at..at + 4)?.try_into().expect("it has 4 bytes");
+        let begin = at + 4;
+        at = begin + u32::from_le_bytes(len) as usize;
+        let plain_len = unpack(frame.get(begin..at)?, Codec::Lz4Block)?.plain.len() as u64;
+        if plain_len > 0 {
+            all.push(Shown {
+                range: start + begin as u64..start + at as u64,
+                codec: Codec::Lz4Block,
+                plain_len,
+            });
+        }
+    }
+    Some(all)
+}
+
 /// Unpacks the beginning of some bytes, as far as the member goes.
 fn unpack(bytes: &[u8], codec: Codec) -> Option<Member> {
     const AT_ONCE: usize = 1 << 20;
@@ -296,9 +318,11 @@ fn unpack(bytes: &[u8], codec: Codec) -> Option<Member> {
 
 fn candidates(codec: Codec) -> Vec<Codec> {
     match codec {
-        Codec::Stored | Codec::Zstd { .. } | Codec::ZstdBlock { .. } | Codec::Ext4Inodes { .. } => {
-            Vec::new()
-        }
+        Codec::Stored
+        | Codec::Lz4Block
+        | Codec::Zstd { .. }
+        | Codec::ZstdBlock { .. }
+        | Codec::Ext4Inodes { .. } => Vec::new(),
         Codec::Zstd157(found) => ZSTD_LEVELS
             .into_iter()
             .flat_map(|level| {

@@ -9,7 +9,7 @@ use system_image_delta::patch::{MOST_COPIES, Move, Projection};
 
 use crate::patch::effort::Effort;
 use crate::patch::elf::{self, Elf, Pair, Table};
-use crate::patch::matcher::{Matcher, Step, TooLarge, worthwhile};
+use crate::patch::matcher::{Matcher, Reach, Step, TooLarge, worthwhile};
 
 /// Bytes that pointers must spare to be told.
 const WORTH_TELLING: usize = 64;
@@ -41,14 +41,21 @@ pub(crate) fn search(
     old: &[u8],
     new: &[u8],
     pointers: bool,
+    reach: Option<Reach>,
     effort: Effort,
 ) -> Option<Result<Made, TooLarge>> {
     pointers.then_some(())?;
     let pair = elf::pair(&Elf::read(old)?, &Elf::read(new)?)?;
-    Some(made(old, new, &pair, effort))
+    Some(made(old, new, &pair, reach, effort))
 }
 
-fn made(old: &[u8], new: &[u8], pair: &Pair, effort: Effort) -> Result<Made, TooLarge> {
+fn made(
+    old: &[u8],
+    new: &[u8],
+    pair: &Pair,
+    reach: Option<Reach>,
+    effort: Effort,
+) -> Result<Made, TooLarge> {
     let masked = |bytes: &[u8], pointers: &Pointers| {
         let code = Pointers {
             spaces: pointers.spaces.clone(),
@@ -83,7 +90,10 @@ fn made(old: &[u8], new: &[u8], pair: &Pair, effort: Effort) -> Result<Made, Too
         copies.extend(tables(&old, &targets, &of, effort)?);
         copies.sort_unstable();
     }
-    let copies = joined(copies, new.len());
+    let mut copies = joined(copies, new.len());
+    if let Some(mut reach) = reach {
+        copies.retain(|copy| reach.takes(copy.old, copy.len));
+    }
     let mut pointers = Pointers::default();
     if copies.len() as u64 <= MOST_COPIES {
         pointers = pair.old.clone();

@@ -7,22 +7,34 @@ use system_image_delta::patch::{
 use crate::patch::plan::{Part, Plan, Source, Space, kind};
 use crate::patch::view::View;
 
-/// Whether a member may be packed again where `spare` bytes are left for its encoder beside the least
-/// for views.
+/// Whether a member may be packed again where `spare` bytes are left beside the least for views.
 pub(super) fn may_be_remade(codec: Codec, len: u64, spare: u64) -> bool {
     let encoder = Remaker::memory(codec, len);
     match codec {
-        // A kernel: it is like the one before, and like nothing else.
+        // A kernel: it is like the one before, which is shown by its blocks, and like nothing else.
         Codec::Lz4Legacy { .. } => {
-            encoder + beside_encoder(unpacker(codec), true) <= spare + LEAST_FOR_VIEWS
+            encoder + beside_encoder(unpacker(Codec::Lz4Block), true) <= spare + LEAST_FOR_VIEWS
         }
-        _ => encoder <= spare,
+        // What is new in other members packs better plain, whether or not the old one can be shown.
+        _ => encoder <= spare + LEAST_FOR_VIEWS,
     }
 }
 
 /// Whether pointers may be changed while a part is made.
 pub(super) fn has_pointers(plan: &Plan, part: &Part, spare: u64) -> bool {
     encoder(plan, part) + MEMORY_OF_POINTERS <= spare
+}
+
+/// How many pages of what a view shows an applier has at least while a part is made.
+pub(super) fn pages(plan: &Plan, part: &Part, view: usize, spare: u64) -> u64 {
+    let left = (spare + LEAST_FOR_VIEWS).saturating_sub(encoder(plan, part));
+    let pointers = if has_pointers(plan, part, spare) {
+        MEMORY_OF_POINTERS
+    } else {
+        0
+    };
+    let unpacker = of_view(&plan.views[view]).saturating_sub(PAGE as u64);
+    left.saturating_sub(pointers + unpacker) / PAGE as u64
 }
 
 /// Makes new what would be copied from views for whose unpackers there is no room.
@@ -52,8 +64,7 @@ pub(super) fn beside_streams(plan: &Plan, has_any_pointers: bool, spare: u64) ->
             largest if has_any_pointers && has_pointers(plan, part, spare) => {
                 MEMORY_OF_POINTERS + largest.max(LEAST_FOR_VIEWS)
             }
-            0 => 0,
-            largest => beside_encoder(largest, has_any_pointers).max(LEAST_FOR_VIEWS),
+            largest => beside_encoder(largest, has_any_pointers),
         };
         encoder(plan, part) + beside
     };
@@ -86,11 +97,13 @@ fn unpacker(codec: Codec) -> u64 {
 
 /// What the largest unpacker of each view takes.
 fn unpackers(plan: &Plan) -> Vec<u64> {
-    let largest = |view: &View| {
-        let rest = view.rest.iter().map(|shown| unpacker(shown.codec));
-        rest.fold(unpacker(view.codec), u64::max)
-    };
-    plan.views.iter().map(largest).collect()
+    plan.views.iter().map(of_view).collect()
+}
+
+/// What the largest unpacker of a view and a page take.
+fn of_view(view: &View) -> u64 {
+    let rest = view.rest.iter().map(|shown| unpacker(shown.codec));
+    rest.fold(unpacker(view.codec), u64::max)
 }
 
 /// What the encoder of a part takes.

@@ -18,6 +18,10 @@ use crate::patch::view::{Cursor, Origin, View};
 /// How much is made at once in a buffer, in bytes.
 const MADE_AT_ONCE: usize = 64 << 10;
 
+/// Memory of an encoder in bytes that is as much work as unpacking a byte: it has to be cleared, however
+/// little is packed.
+const MEMORY_FOR_WORK: u64 = 32;
+
 /// What a device allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -440,6 +444,7 @@ impl<R: Read> Applier<'_, R> {
         // While there is memory for it.
         self.space.fill_pages(&self.blocks)?;
         self.share(memory);
+        self.space.spend(encoder / MEMORY_FOR_WORK)?;
         let mut remaker = (self.remaker)(codec, len, encoder)?;
         let mut out = Vec::new();
         self.packed_runs(len, |applier, run| {

@@ -5,14 +5,23 @@ use std::io;
 use system_image_gzip::Flavour;
 
 use crate::patch::xz::{XZ_DICTIONARIES, Xz, XzCheck};
-use crate::patch::zstd_1_5_7::Zstd157;
+use crate::patch::zstd::Zstd157;
 
 /// What packing in each way requires of an applier, by name.
-pub(crate) const FEATURES: [&str; 7] =
-    [DEFLATE, EXT4_INODES, LZ4, XZ, ZSTD, ZSTD_1_5_7, ZSTD_BLOCK];
+pub(crate) const FEATURES: [&str; 8] = [
+    DEFLATE,
+    EXT4_INODES,
+    LZ4,
+    LZ4_BLOCK,
+    XZ,
+    ZSTD,
+    ZSTD_1_5_7,
+    ZSTD_BLOCK,
+];
 const DEFLATE: &str = "pack-deflate";
 const EXT4_INODES: &str = "ext4-inodes";
 const LZ4: &str = "pack-lz4-hc";
+const LZ4_BLOCK: &str = "lz4-block";
 const XZ: &str = "pack-xz";
 const ZSTD: &str = "pack-zstd-1.5.4";
 const ZSTD_BLOCK: &str = "pack-zstd-block-1.5.4";
@@ -37,6 +46,8 @@ pub enum Codec {
         /// Level, 3 to 12.
         level: u8,
     },
+    /// A bare block of LZ4 of at most 8 MiB. It can only be shown, not packed.
+    Lz4Block,
     /// A bare DEFLATE stream.
     Deflate {
         /// Whose.
@@ -100,12 +111,14 @@ const LZ4_LEVELS: std::ops::RangeInclusive<u8> = 3..=12;
 const XZ_PRESETS: std::ops::RangeInclusive<u8> = 0..=9;
 
 impl Codec {
-    /// What an applier must be able to do for packing members in this way again.
+    /// What an applier must be able to do for packing members in this way again, or for showing what can
+    /// only be shown.
     pub const fn feature(self) -> Option<&'static str> {
         match self {
             Self::Stored => None,
             Self::Zstd { .. } => Some(ZSTD),
             Self::Lz4Legacy { .. } => Some(LZ4),
+            Self::Lz4Block => Some(LZ4_BLOCK),
             Self::Deflate { .. } => Some(DEFLATE),
             Self::ZstdBlock { .. } => Some(ZSTD_BLOCK),
             Self::Ext4Inodes { .. } => Some(EXT4_INODES),
@@ -124,6 +137,7 @@ impl Codec {
                 window,
             } => vec![1, level.into(), checksum.into(), window.into()],
             Self::Lz4Legacy { level } => vec![2, level.into()],
+            Self::Lz4Block => vec![8],
             Self::Deflate { flavour, level } => {
                 vec![3, u64::from(flavour == Flavour::Zlib), level.into()]
             }
@@ -201,6 +215,7 @@ impl Codec {
                 window: level(number()?, ZSTD_WINDOWS)?,
                 is_sized: level(number()?, 0..=1)? == 1,
             }),
+            8 => Self::Lz4Block,
             _ => return Err(CodecError::Unknown.into()),
         })
     }

@@ -12,25 +12,13 @@ use crate::patch::inodes::Inodes;
 use crate::patch::lz4_legacy;
 use crate::patch::unpack::ZSTD_BLOCK_WINDOW;
 use crate::patch::xz;
-use crate::patch::zstd_1_5_7;
+use crate::patch::zstd::{self, Zstd157};
 
 /// How much is packed at once, in bytes.
 const AT_ONCE: usize = 128 << 10;
 
-/// What zstd's encoder takes at a level in bytes, measured with input in the tens of megabytes:
-/// the interface for threads keeps an input of several windows and the output of two jobs.
-const ZSTD_MEMORY: [(u8, u64); 3] = [(9, 72 << 20), (12, 100 << 20), (19, 320 << 20)];
-
-/// What it takes with a second thread.
-const ZSTD_MEMORY_OF_TWO: [(u8, u64); 3] = [(9, 140 << 20), (12, 228 << 20), (19, 390 << 20)];
-
-/// Plain bytes from which on a second thread of zstd has something to do.
-const LONG_FOR_ZSTD: u64 = 16 << 20;
-
-fn of_level(table: &[(u8, u64)], level: u8) -> u64 {
-    let found = table.iter().find(|(most, _)| level <= *most);
-    found.expect("the last is the largest level").1
-}
+/// What stays for views and pointers at least where two threads pack, in bytes.
+const BESIDE_TWO: u64 = 16 << 20;
 
 /// A member on its way into its packing.
 #[derive(Debug)]
@@ -43,13 +31,15 @@ enum Form {
         digest: [u8; 32],
         packed: Vec<u8>,
     },
-    Zstd {
+    /// What is too short for the library's threads.
+    ShortZstd {
         context: CCtx<'static>,
         /// Plain bytes that are yet to come.
         left: u64,
         /// Whether the frame is complete. One more call would begin another.
         is_complete: bool,
     },
+    Zstd(Box<zstd::Encoder>),
     Lz4(lz4_legacy::Encoder),
     Deflate(Box<Encoder<Vec<u8>>>),
     ZstdBlock {
@@ -58,7 +48,6 @@ enum Form {
     },
     Ext4Inodes(Inodes),
     Xz(Box<liblzma::stream::Stream>),
-    Zstd157(Box<zstd_1_5_7::Encoder>),
 }
 
 impl std::fmt::Debug for Form {
@@ -66,13 +55,13 @@ impl std::fmt::Debug for Form {
         f.write_str(match self {
             Self::Stored => "Stored",
             Self::Known { .. } => "Known",
-            Self::Zstd { .. } => "Zstd",
+            Self::ShortZstd { .. } => "ShortZstd",
+            Self::Zstd(_) => "Zstd",
             Self::Lz4(_) => "Lz4",
             Self::Deflate(_) => "Deflate",
             Self::ZstdBlock { .. } => "ZstdBlock",
             Self::Ext4Inodes(_) => "Ext4Inodes",
             Self::Xz(_) => "Xz",
-            Self::Zstd157(_) => "Zstd157",
         })
     }
 }
@@ -82,21 +71,25 @@ impl Remaker {
     pub fn new(codec: Codec, len: u64, memory: u64) -> Result<Self, CodecError> {
         Ok(Self(match codec {
             Codec::Stored => Form::Stored,
+            Codec::Lz4Block => return Err(CodecError::Unknown),
+            Codec::Zstd {
+                level, checksum, ..
+            } if len > zstd::FOR_THREADS => {
+                let encoder = zstd::Encoder::of_1_5_4(level, checksum, len, memory)?;
+                Form::Zstd(Box::new(encoder))
+            }
             Codec::Zstd {
                 level, checksum, ..
             } => {
                 let mut context = CCtx::try_create().ok_or(CodecError::Pack("no memory"))?;
-                let has_two = memory >= of_level(&ZSTD_MEMORY_OF_TWO, level);
                 for parameter in [
                     CParameter::CompressionLevel(level.into()),
-                    // The bytes are the same with any number of them but none.
-                    CParameter::NbWorkers(if has_two { 2 } else { 1 }),
                     CParameter::ChecksumFlag(checksum),
                 ] {
                     context.set_parameter(parameter).map_err(zstd_pack)?;
                 }
                 context.set_pledged_src_size(Some(len)).map_err(zstd_pack)?;
-                Form::Zstd {
+                Form::ShortZstd {
                     context,
                     left: len,
                     is_complete: false,
@@ -118,7 +111,7 @@ impl Remaker {
                 Form::Ext4Inodes(Inodes::new(seed, first, len))
             }
             Codec::Xz(xz) => Form::Xz(Box::new(xz.encoder()?)),
-            Codec::Zstd157(how) => Form::Zstd157(Box::new(zstd_1_5_7::Encoder::new(how, len)?)),
+            Codec::Zstd157(how) => Form::Zstd(Box::new(zstd::Encoder::of_1_5_7(how, len, memory)?)),
         }))
     }
 
@@ -134,36 +127,30 @@ impl Remaker {
     /// What packing a member of `len` plain bytes takes in memory where so much is left for it and for
     /// all else, in bytes. It is never less than [`Self::memory`].
     pub fn memory_of(codec: Codec, len: u64, left: u64) -> u64 {
-        match codec {
-            Codec::Lz4Legacy { .. } => lz4_legacy::memory(len, left),
-            Codec::Zstd { level, .. } => {
-                let of_two = of_level(&ZSTD_MEMORY_OF_TWO, level);
-                // Half of what is left stays for others.
-                if len > LONG_FOR_ZSTD && left / 2 >= of_two {
-                    of_two
-                } else {
-                    Self::memory(codec, len)
-                }
+        let of_two = match codec {
+            Codec::Lz4Legacy { .. } => lz4_legacy::memory_of_two(len),
+            Codec::Zstd { level, .. } | Codec::Zstd157(Zstd157 { level, .. }) => {
+                zstd::memory_of_two(level, len)
             }
-            _ => Self::memory(codec, len),
-        }
+            _ => None,
+        };
+        of_two
+            .filter(|of_two| left >= of_two + BESIDE_TWO)
+            .unwrap_or_else(|| Self::memory(codec, len))
     }
 
     /// What packing a member of `len` plain bytes takes in memory at least, in bytes.
     pub fn memory(codec: Codec, len: u64) -> u64 {
         match codec {
-            Codec::Stored => 0,
-            Codec::Zstd { level, .. } => {
-                // Less than a job needs no more than its input, its tables and its output.
-                of_level(&ZSTD_MEMORY, level).min(len.saturating_mul(4).saturating_add(16 << 20))
-            }
+            Codec::Stored | Codec::Lz4Block => 0,
+            Codec::Zstd { level, .. } => zstd::memory(level, Some(len)),
+            Codec::Zstd157(how) => zstd::memory(how.level, how.is_sized.then_some(len)),
             Codec::Lz4Legacy { .. } => lz4_legacy::LEAST_MEMORY,
             Codec::Deflate { .. } => 512 << 10,
             // Tables as large as the block, and the block on both sides.
             Codec::Ext4Inodes { .. } => 256 << 10,
             Codec::ZstdBlock { .. } => len.saturating_mul(24).saturating_add(2 << 20),
             Codec::Xz(xz) => xz.memory(),
-            Codec::Zstd157(how) => how.memory(len),
         }
     }
 
@@ -172,7 +159,7 @@ impl Remaker {
         match &mut self.0 {
             Form::Stored => out.extend_from_slice(bytes),
             Form::Known { plain, .. } => plain.update(bytes),
-            Form::Zstd {
+            Form::ShortZstd {
                 context,
                 left,
                 is_complete,
@@ -205,7 +192,7 @@ impl Remaker {
                 let (_, made) = inodes.turn(bytes, &mut out[before..]);
                 out.truncate(before + made);
             }
-            Form::Zstd157(encoder) => encoder.push(bytes, out)?,
+            Form::Zstd(encoder) => encoder.push(bytes, out)?,
             Form::Xz(stream) => {
                 while !bytes.is_empty() {
                     let (took, _) = xz::pack(stream, bytes, out, false)?;
@@ -231,7 +218,7 @@ impl Remaker {
                 out.extend_from_slice(&packed);
                 Ok(())
             }
-            Form::Zstd {
+            Form::ShortZstd {
                 mut context,
                 mut is_complete,
                 ..
@@ -248,7 +235,7 @@ impl Remaker {
                 out.append(&mut encoder.finish().map_err(|_| DEFLATE)?);
                 Ok(())
             }
-            Form::Zstd157(encoder) => encoder.finish(out),
+            Form::Zstd(encoder) => encoder.finish(out),
             Form::Xz(mut stream) => {
                 while !xz::pack(&mut stream, &[], out, true)?.1 {}
                 Ok(())

@@ -26,7 +26,7 @@ pub(crate) struct Space<'a> {
     place: Option<Place>,
     /// Bytes that a run from the front has unpacked so far, the plain ones alone.
     counted: u64,
-    /// Bytes that were unpacked so far, packed and plain.
+    /// Bytes that were unpacked so far, packed and plain, and what beginning to pack comes to.
     work: u64,
     most_work: u64,
     /// Memory for pages and an unpacker together, in bytes.
@@ -58,7 +58,7 @@ impl<'a> Space<'a> {
         }
     }
 
-    /// How many bytes were unpacked, packed and plain.
+    /// How much work was done, in bytes that are unpacked.
     pub(crate) fn work(&self) -> u64 {
         self.work
     }
@@ -276,8 +276,9 @@ impl<'a> Space<'a> {
         Ok((key, len))
     }
 
-    fn spend(&mut self, bytes: usize) -> Result<(), ApplyError> {
-        self.work = self.work.saturating_add(bytes as u64);
+    /// Does so much work, if it is allowed.
+    pub(crate) fn spend(&mut self, work: u64) -> Result<(), ApplyError> {
+        self.work = self.work.saturating_add(work);
         self.is_allowed(self.work)
     }
 
@@ -288,7 +289,8 @@ impl<'a> Space<'a> {
         Ok(())
     }
 
-    /// Unpacks a view up to a page, from where it was left or from the beginning.
+    /// Unpacks a view up to a page, from where it was left or from the beginning. Pages on the way are
+    /// not kept: they would drive out those that are in use.
     fn unpack_to(
         &mut self,
         wanted: Key,
@@ -297,8 +299,8 @@ impl<'a> Space<'a> {
     ) -> Result<(), ApplyError> {
         let mut place = self.place(wanted);
         self.make_room(view.codec)?;
+        let mut bytes = self.pages.room();
         loop {
-            let mut bytes = self.pages.room();
             let mut cursor = match place.cursor.take() {
                 Some(cursor) => cursor,
                 None => self.cursor_at(place.at, view, &mut bytes, target)?,
@@ -307,11 +309,11 @@ impl<'a> Space<'a> {
             bytes.resize(len, 0);
             self.unpack(&mut cursor, view, &mut bytes, target)?;
             place.cursor = Some(cursor);
-            self.pages.put(key, bytes);
             if key == wanted {
                 break;
             }
         }
+        self.pages.put(wanted, bytes);
         self.place = Some(place);
         Ok(())
     }
@@ -322,13 +324,8 @@ impl<'a> Space<'a> {
         place.cursor = None;
         self.make_room(view.codec)?;
         self.has_empty_pages = true;
-        loop {
-            let (key, _) = self.next(&mut place, view)?;
-            self.pages.put_empty(key);
-            if key == wanted {
-                break;
-            }
-        }
+        while self.next(&mut place, view)?.0 != wanted {}
+        self.pages.put_empty(wanted);
         self.place = Some(place);
         Ok(())
     }
@@ -358,10 +355,10 @@ impl<'a> Space<'a> {
         bytes: &mut [u8],
         target: &Blocks<'_>,
     ) -> Result<(), ApplyError> {
-        self.spend(bytes.len())?;
+        self.spend(bytes.len() as u64)?;
         cursor.fill(view, bytes, |buffer, offset| {
             // A packed member may hold next to nothing.
-            self.spend(buffer.len())?;
+            self.spend(buffer.len() as u64)?;
             self.packed(view, buffer, offset, target)
         })
     }

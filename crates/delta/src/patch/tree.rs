@@ -35,7 +35,7 @@ const DECODER_MEMORY: u64 = 4 << 20;
 const MOST_OPEN: usize = 8;
 
 /// Memory for a file beside its path, in bytes.
-const PER_FILE: u64 = 64;
+const PER_FILE: u64 = 16;
 
 /// Most memory for a list that was read, in bytes.
 const MOST_MEMORY: u64 = 32 << 20;
@@ -43,24 +43,32 @@ const MOST_MEMORY: u64 = 32 << 20;
 /// Files of a tree, which together are a base: their contents follow one another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    files: Vec<Listed>,
+    listed: Vec<Listed>,
+    /// Their paths, one after another.
+    paths: Vec<u8>,
     len: u64,
 }
 
 /// A file of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listed {
-    path: MemberPath,
     /// Where its content begins in the base.
     start: u64,
+    /// Where its path ends among the paths.
+    path_end: u32,
 }
 
 impl Files {
     /// Appends a file with its length in bytes.
-    pub fn push(&mut self, path: MemberPath, len: u64) {
-        self.files.push(Listed {
-            path,
+    ///
+    /// # Panics
+    /// If the paths have more than 4 GiB.
+    pub fn push(&mut self, path: &MemberPath, len: u64) {
+        self.paths.extend_from_slice(path.as_bytes());
+        let path_end = u32::try_from(self.paths.len()).expect("lists are bounded");
+        self.listed.push(Listed {
             start: self.len,
+            path_end,
         });
         self.len = self.len.saturating_add(len);
     }
@@ -72,17 +80,25 @@ impl Files {
 
     /// How many files there are.
     pub const fn count(&self) -> usize {
-        self.files.len()
+        self.listed.len()
     }
 
     /// Their paths below the tree's root, in order.
-    pub fn paths(&self) -> impl Iterator<Item = &MemberPath> {
-        self.files.iter().map(|file| &file.path)
+    pub fn paths(&self) -> impl Iterator<Item = MemberPath> {
+        let path = |number| MemberPath::parse(self.path(number)).expect("it was one");
+        (0..self.listed.len()).map(path)
+    }
+
+    /// The path of the file of this number.
+    fn path(&self, number: usize) -> &[u8] {
+        let end = |number: usize| self.listed[number].path_end as usize;
+        let start = number.checked_sub(1).map_or(0, end);
+        &self.paths[start..end(number)]
     }
 
     /// Where the content of the file of this number ends in the base.
     fn end(&self, number: usize) -> u64 {
-        self.files
+        self.listed
             .get(number + 1)
             .map_or(self.len, |next| next.start)
     }
@@ -91,8 +107,8 @@ impl Files {
     pub fn to_bytes(&self) -> io::Result<Vec<u8>> {
         let mut list = Vec::new();
         let mut before: &[u8] = b"";
-        for (number, Listed { path, start }) in self.files.iter().enumerate() {
-            let path = path.as_bytes();
+        for (number, Listed { start, .. }) in self.listed.iter().enumerate() {
+            let path = self.path(number);
             let shared = before.iter().zip(path).take_while(|(a, b)| a == b).count();
             varint::put(&mut list, self.end(number) - start);
             varint::put(&mut list, shared as u64);
@@ -160,8 +176,10 @@ impl Files {
                     "its list of files takes too much memory",
                 ));
             }
-            files.push(path, len);
+            files.push(&path, len);
         }
+        files.listed.shrink_to_fit();
+        files.paths.shrink_to_fit();
         Ok((files, memory))
     }
 }
@@ -266,20 +284,23 @@ impl Tree<'_> {
     }
 
     fn opened(&self, number: usize) -> io::Result<File> {
-        let Listed { path, start } = &self.files.files[number];
-        let file = self.root.open_file(path.as_bytes())?;
-        let len = self.files.end(number) - start;
-        match file {
-            Some(file) if file.metadata()?.len() == len => Ok(file),
-            _ => Err(io::Error::other(OtherFile(path.clone()))),
+        let path = self.files.path(number);
+        let file = self.root.open_file(path)?;
+        let len = self.files.end(number) - self.files.listed[number].start;
+        if let Some(file) = file
+            && file.metadata()?.len() == len
+        {
+            return Ok(file);
         }
+        let path = MemberPath::parse(path).map_err(io::Error::other)?;
+        Err(io::Error::other(OtherFile(path)))
     }
 }
 
 impl ReadAt for Tree<'_> {
     fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !buffer.is_empty() {
-            let files = &self.files.files;
+            let files = &self.files.listed;
             // Of files without content at the same place, the last one is not empty.
             let number = files.partition_point(|file| file.start <= offset);
             let number = number.checked_sub(1).ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -5,8 +5,9 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::patch::codec::{Codec, CodecError};
 use crate::patch::inodes::Inodes;
+use crate::patch::lz4_block;
 use crate::patch::xz;
-use crate::patch::zstd_1_5_7::Zstd157;
+use crate::patch::zstd::Zstd157;
 
 /// Plain length of a block of LZ4's legacy frame, in bytes.
 pub(crate) const LZ4_BLOCK: usize = 8 << 20;
@@ -41,6 +42,7 @@ enum Form {
     Stored,
     Zstd(DCtx<'static>),
     Lz4(Lz4),
+    Lz4Block(lz4_block::Block),
     Deflate(Box<Decompress>),
     Ext4Inodes(Inodes),
     Xz(Box<liblzma::stream::Stream>),
@@ -52,6 +54,7 @@ impl std::fmt::Debug for Form {
             Self::Stored => "Stored",
             Self::Zstd(_) => "Zstd",
             Self::Lz4(_) => "Lz4",
+            Self::Lz4Block(_) => "Lz4Block",
             Self::Deflate(_) => "Deflate",
             Self::Ext4Inodes(_) => "Ext4Inodes",
             Self::Xz(_) => "Xz",
@@ -75,7 +78,8 @@ impl Unpacker {
                     .map_err(zstd_unpack)?;
                 Form::Zstd(context)
             }
-            Codec::Lz4Legacy { .. } => Form::Lz4(Lz4::default()),
+            Codec::Lz4Legacy { .. } => Form::Lz4(Lz4::new()),
+            Codec::Lz4Block => Form::Lz4Block(lz4_block::Block::new(LZ4_BLOCK)),
             Codec::Deflate { .. } => Form::Deflate(Box::new(Decompress::new(false))),
             Codec::Ext4Inodes { seed, first, len } => {
                 Form::Ext4Inodes(Inodes::new(seed, first, len))
@@ -95,7 +99,7 @@ impl Unpacker {
             Codec::Zstd { window, .. } | Codec::Zstd157(Zstd157 { window, .. }) => {
                 (1 << window) + (512 << 10)
             }
-            Codec::Lz4Legacy { .. } => (LZ4_BLOCK + LZ4_PACKED) as u64,
+            Codec::Lz4Legacy { .. } | Codec::Lz4Block => lz4_block::MEMORY,
             Codec::Deflate { .. } => 128 << 10,
             Codec::Xz(xz) => xz.unpacker_memory(),
             Codec::ZstdBlock { .. } => (1 << ZSTD_BLOCK_WINDOW) + (512 << 10),
@@ -109,6 +113,7 @@ impl Unpacker {
             Form::Stored => true,
             Form::Ext4Inodes(inodes) => inodes.is_complete(),
             Form::Lz4(lz4) => lz4.is_between_blocks(),
+            Form::Lz4Block(block) => block.may_end() && block.is_drained(),
             Form::Zstd(_) | Form::Deflate(_) | Form::Xz(_) => self.has_ended,
         }
     }
@@ -138,6 +143,7 @@ impl Unpacker {
                 })
             }
             Form::Lz4(lz4) => lz4.unpack(input, output),
+            Form::Lz4Block(block) => block.unpack(input, output),
             Form::Ext4Inodes(inodes) => {
                 let (took, made) = inodes.turn(input, output);
                 Ok(Progress { took, made })
@@ -168,57 +174,64 @@ fn zstd_unpack(code: usize) -> CodecError {
 }
 
 /// LZ4's legacy frame: blocks, each with its packed length in front.
-#[derive(Default)]
 struct Lz4 {
-    begun: bool,
+    has_begun: bool,
     head: Vec<u8>,
-    packed: Vec<u8>,
-    packed_len: usize,
-    /// Room for a block, once there was one; it is filled with zeros only once.
-    plain: Vec<u8>,
-    plain_len: usize,
-    plain_at: usize,
+    block: lz4_block::Block,
+    /// Packed bytes of the block that are yet to come; `None` between blocks.
+    left: Option<usize>,
 }
 
 impl Lz4 {
+    fn new() -> Self {
+        Self {
+            has_begun: false,
+            head: Vec::new(),
+            block: lz4_block::Block::new(LZ4_BLOCK),
+            left: None,
+        }
+    }
+
     fn unpack(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress, CodecError> {
         let mut progress = Progress::default();
         loop {
-            let plain = &self.plain[self.plain_at..self.plain_len];
-            let len = plain.len().min(output.len() - progress.made);
-            output[progress.made..progress.made + len].copy_from_slice(&plain[..len]);
-            self.plain_at += len;
-            progress.made += len;
-            let input = &input[progress.took..];
-            if progress.made == output.len() || input.is_empty() {
-                return Ok(progress);
-            }
-            if self.packed_len == 0 {
-                let len = input.len().min(4 - self.head.len());
-                self.head.extend_from_slice(&input[..len]);
-                progress.took += len;
-                if let Ok(head) = <[u8; 4]>::try_from(&self.head[..]) {
-                    self.head.clear();
-                    self.head(head)?;
+            let now = &input[progress.took..];
+            if let Some(left) = self.left {
+                let now = &now[..now.len().min(left)];
+                let step = self.block.unpack(now, &mut output[progress.made..])?;
+                progress.took += step.took;
+                progress.made += step.made;
+                let left = left - step.took;
+                self.left = Some(left);
+                if left > 0 || !self.block.is_drained() {
+                    return Ok(progress);
                 }
+                if !self.block.may_end() {
+                    return Err(CodecError::Unpack("a block is damaged"));
+                }
+                self.left = None;
                 continue;
             }
-            let len = input.len().min(self.packed_len - self.packed.len());
-            self.packed.extend_from_slice(&input[..len]);
+            let len = now.len().min(4 - self.head.len());
+            // What stands behind the last block is not the frame's.
+            if len == 0 || progress.made == output.len() {
+                return Ok(progress);
+            }
+            self.head.extend_from_slice(&now[..len]);
             progress.took += len;
-            if self.packed.len() == self.packed_len {
-                self.block()?;
+            if let Ok(head) = <[u8; 4]>::try_from(&self.head[..]) {
+                self.head.clear();
+                self.head(head)?;
             }
         }
     }
 
     fn is_between_blocks(&self) -> bool {
-        let has_head = self.packed_len > 0 || !self.head.is_empty();
-        self.begun && !has_head && self.plain_at == self.plain_len
+        self.has_begun && self.left.is_none() && self.head.is_empty()
     }
 
     fn head(&mut self, head: [u8; 4]) -> Result<(), CodecError> {
-        if !std::mem::replace(&mut self.begun, true) {
+        if !std::mem::replace(&mut self.has_begun, true) {
             return if head == LZ4_MAGIC {
                 Ok(())
             } else {
@@ -229,20 +242,8 @@ impl Lz4 {
         let len = usize::try_from(len)
             .ok()
             .filter(|len| (1..=LZ4_PACKED).contains(len));
-        self.packed_len = len.ok_or(CodecError::Unpack("a block's length"))?;
-        self.packed.reserve_exact(self.packed_len);
-        Ok(())
-    }
-
-    fn block(&mut self) -> Result<(), CodecError> {
-        self.plain.resize(LZ4_BLOCK, 0);
-        let most = i32::try_from(LZ4_BLOCK).expect("it is 8 MiB");
-        let len = lz4::block::decompress_to_buffer(&self.packed, Some(most), &mut self.plain)
-            .map_err(|_| CodecError::Unpack("a block is damaged"))?;
-        self.plain_len = len;
-        self.plain_at = 0;
-        self.packed.clear();
-        self.packed_len = 0;
+        self.left = Some(len.ok_or(CodecError::Unpack("a block's length"))?);
+        self.block.restart(LZ4_BLOCK);
         Ok(())
     }
 }

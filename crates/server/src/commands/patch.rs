@@ -28,7 +28,7 @@ pub(super) enum Patch {
         /// Where the patch goes
         out: Utf8PathBuf,
         /// Most memory that applying it may take
-        #[arg(long, value_name = "SIZE", default_value = "90MiB", value_parser = size)]
+        #[arg(long, value_name = "SIZE", default_value = "80MiB", value_parser = size)]
         max_apply_memory: u64,
         /// Make a larger patch in a fraction of the time
         #[arg(long)]

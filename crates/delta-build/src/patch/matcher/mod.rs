@@ -2,11 +2,14 @@
 //! the addresses in it change, and all between them stays.
 
 mod marks;
+mod reach;
 mod shingles;
 mod steps;
 mod suffixes;
 
 pub(crate) use steps::{Step, common, worthwhile};
+
+pub(crate) use reach::Reach;
 
 use crate::patch::effort::Effort;
 use marks::Marks;

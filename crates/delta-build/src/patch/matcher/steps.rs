@@ -23,19 +23,32 @@ pub(crate) struct Step {
 
 /// Steps without the copies that are too short to be worth telling.
 pub(crate) fn worthwhile(steps: Vec<Step>) -> Vec<Step> {
-    let mut kept: Vec<Step> = Vec::with_capacity(steps.len());
-    let mut literal = 0;
     let mut end = None;
-    for step in steps {
-        literal += step.literal;
+    without(steps, |step, literal| {
         // What goes on where the last copy ended costs next to nothing.
         let goes_on =
             end.is_some_and(|end| step.old >= end && step.old - end <= literal + WORTH_A_JUMP);
         if step.copy < WORTH_A_COPY && !goes_on {
+            return false;
+        }
+        end = Some(step.old + step.copy);
+        true
+    })
+}
+
+/// Steps without the copies that are not worth it, told each step and how long its literal is then.
+pub(super) fn without(
+    steps: Vec<Step>,
+    mut is_worth_it: impl FnMut(&Step, usize) -> bool,
+) -> Vec<Step> {
+    let mut kept: Vec<Step> = Vec::with_capacity(steps.len());
+    let mut literal = 0;
+    for step in steps {
+        literal += step.literal;
+        if !is_worth_it(&step, literal) {
             literal += step.copy;
             continue;
         }
-        end = Some(step.old + step.copy);
         kept.push(Step { literal, ..step });
         literal = 0;
     }

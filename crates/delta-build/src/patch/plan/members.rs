@@ -14,6 +14,7 @@ use crate::parallel;
 use crate::patch::files::Files;
 use crate::patch::image::{self, Item, Sort};
 use crate::patch::packed::{self, Remade};
+use system_image_delta::patch::Codec;
 
 /// Shortest file that is looked into, in bytes.
 const SHORTEST_PACKED: u64 = 256;
@@ -77,7 +78,21 @@ impl Planner<'_> {
             let range = old_start + member.range.start as u64..old_start + member.range.end as u64;
             let len = member.plain.len() as u64;
             let codec = member.codec;
-            let place = self.view(Side::Base, range.clone(), codec, member.archive(), len);
+            let blocks = match codec {
+                Codec::Lz4Legacy { .. } => {
+                    let frame = &old_bytes.as_deref().unwrap_or_default()[member.range.clone()];
+                    packed::lz4_blocks(frame, range.start)
+                }
+                _ => None,
+            };
+            let shown = blocks.and_then(|blocks| self.showing(blocks));
+            let place = match shown {
+                Some(view) => Place {
+                    space: Space::View(view),
+                    offset: 0,
+                },
+                None => self.view(Side::Base, range.clone(), codec, member.archive(), len),
+            };
             old_views.push((place, range, len));
         }
         // What was not packed before may be so now.
