@@ -34,7 +34,7 @@ const WAY: Way = Way {
     apply: "",
 };
 
-pub(super) const WAYS: [Way; 15] = [
+pub(super) const WAYS: [Way; 16] = [
     Way {
         name: "patch",
         make: "\"$5/system-image-server\" patch make \"$1\" \"$2\" \"$3\"",
@@ -51,6 +51,16 @@ pub(super) const WAYS: [Way; 15] = [
         name: "patch --max-apply-memory 24MiB",
         make: "\"$5/system-image-server\" patch make --max-apply-memory 24MiB \"$1\" \"$2\" \"$3\"",
         apply: "\"$5/system-image-server\" patch apply \"$1\" \"$3\" \"$4/out\"",
+        ..WAY
+    },
+    Way {
+        name: "patch --tree, and tar",
+        only_tar: true,
+        prepare: "mkdir -p \"$4/tree/system\" && \
+                  tar --extract --file \"$1\" --directory \"$4/tree/system\"",
+        make: "\"$5/system-image-server\" patch make --tree \"$1\" \"$2\" \"$3\"",
+        apply: "\"$5/system-image-server\" patch apply \"$4/tree/system\" \"$3\" \"$4/delta.tar\" && \
+                tar --extract --file \"$4/delta.tar\" --directory \"$4/tree\"",
         ..WAY
     },
     Way {

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use system_image_testkit::between;
+use system_image_testkit::tree::Tree;
 
 fn program(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_system-image-server"))
@@ -71,6 +73,34 @@ fn a_patch_makes_the_new_file_of_the_old_one() {
     );
     assert_eq!(info["target"]["sha256"].as_str().unwrap().len(), 64);
     assert!(works(place, &["info", "patch"]).contains("memory"));
+}
+
+#[test]
+fn a_patch_of_a_tree_makes_the_delta_of_its_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let old: String = (0..9000).map(|i| format!("line {i}\n")).collect();
+    let new = old.replace("line 777\n", "another line\n");
+    let base = Tree::new().dir("usr").file("usr/same", "it is");
+    let target = base.clone().file("usr/changed", new);
+    let base = base.file("usr/changed", old);
+    fs::write(place.join("old.tar"), base.tar()).unwrap();
+    fs::write(place.join("new.tar"), target.tar()).unwrap();
+    works(place, &["make", "--tree", "old.tar", "new.tar", "patch"]);
+    assert!(fs::metadata(place.join("patch")).unwrap().len() < 1500);
+    let unpacked = Command::new("tar")
+        .args(["--extract", "--file", "old.tar"])
+        .current_dir(place)
+        .status();
+    assert!(unpacked.unwrap().success());
+    works(place, &["apply", "system", "patch", "delta.tar"]);
+    let delta = fs::read(place.join("delta.tar")).unwrap();
+    assert!(delta == between(&base, &target));
+
+    fs::write(place.join("text"), "no archive").unwrap();
+    let said = fails(place, &["make", "--tree", "old.tar", "text", "other"]);
+    assert!(said.contains("`text`"), "{said}");
+    assert!(!place.join("other").exists());
 }
 
 #[test]

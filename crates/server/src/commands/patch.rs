@@ -1,7 +1,7 @@
 //! `server patch`: the change between any two files, as `docs/formats/patch.md` has it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, IntoInnerError, Write};
 
 use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -10,7 +10,8 @@ use serde::Serialize;
 use system_image_delta::Root;
 use system_image_delta::patch::tree::{self, TreePatch};
 use system_image_delta::patch::{self, ApplyError, Header, HeaderError, Identity, Limits};
-use system_image_delta_build::patch::{Effort, Options, Packings, make};
+use system_image_delta_build::patch::{Effort, Options, Packings, make, make_for_tree};
+use system_image_delta_build::{classify, delta, normalise};
 use system_image_durable::Staged;
 use system_image_report::Size;
 
@@ -33,6 +34,10 @@ pub(super) enum Patch {
         /// Make a larger patch in a fraction of the time
         #[arg(long)]
         fast: bool,
+        /// Make it as publishing does, of two archives of a root file system: from the files of the
+        /// system that the base leads to, to the delta between both
+        #[arg(long)]
+        tree: bool,
         /// Write one from another base, too, in less than the time of two
         #[arg(long, num_args = 2, value_names = ["BASE", "OUT"])]
         also: Vec<Utf8PathBuf>,
@@ -114,6 +119,7 @@ impl Patch {
                 out,
                 max_apply_memory,
                 fast,
+                tree,
                 also,
             } => {
                 let packings = Packings::default();
@@ -124,10 +130,12 @@ impl Patch {
                     effort: if fast { Effort::Fast } else { Effort::Default },
                     packings: Some(&packings),
                 };
-                let mut made = make_file([&base, &target], &out, options, context)?;
+                let from = |base: &Utf8Path, out: &Utf8Path| {
+                    make_file([base, &target], out, tree, options, context)
+                };
+                let mut made = from(&base, &out)?;
                 for pair in also.chunks(2) {
-                    made.also
-                        .push(make_file([&pair[0], &target], &pair[1], options, context)?);
+                    made.also.push(from(&pair[0], &pair[1])?);
                 }
                 context.print(&made, |_| {})
             }
@@ -179,16 +187,32 @@ impl Patch {
 fn make_file(
     [base, target]: [&Utf8Path; 2],
     out: &Utf8Path,
+    of_tree: bool,
     options: Options<'_>,
     context: &Context,
 ) -> anyhow::Result<Made> {
-    let (from, to) = (open(base)?, open(target)?);
+    let (from, to) = if of_tree {
+        let (from, to) = (canonical(base)?, canonical(target)?);
+        let mut between = BufWriter::new(tempfile::tempfile().context("no scratch file")?);
+        delta(&from, &to, delta::Options::default(), &mut between)
+            .with_context(|| format!("no delta from `{base}` to `{target}`"))?;
+        (
+            from,
+            between.into_inner().map_err(IntoInnerError::into_error)?,
+        )
+    } else {
+        (open(base)?, open(target)?)
+    };
     let target_bytes = to.metadata().with_context(|| reading(target))?.len();
     let writing = || format!("cannot write `{out}`");
     let mut staged = Staged::create(out, 0o644).with_context(writing)?;
     let mut writer = BufWriter::new(&mut staged);
-    let summary = make(&from, &to, options, &mut writer)
-        .with_context(|| format!("no patch from `{base}` to `{target}`"))?;
+    let made = if of_tree {
+        make_for_tree(&from, &|_| false, &to, options, &mut writer)
+    } else {
+        make(&from, &to, options, &mut writer)
+    };
+    let summary = made.with_context(|| format!("no patch from `{base}` to `{target}`"))?;
     writer.flush().with_context(writing)?;
     drop(writer);
     if !context.dry_run {
@@ -273,6 +297,15 @@ fn apply_file(
         };
         context.say(&format!("{out}: {}{left}", Size(applied.bytes)));
     })
+}
+
+/// The archive of a root file system in the form that publishing gives it.
+fn canonical(path: &Utf8Path) -> anyhow::Result<File> {
+    let open = || open(path).map(BufReader::new);
+    let form = classify(open()?, Default::default()).with_context(|| reading(path))?;
+    let mut canonical = BufWriter::new(tempfile::tempfile().context("no scratch file")?);
+    normalise(open()?, form, Default::default(), &mut canonical).with_context(|| reading(path))?;
+    Ok(canonical.into_inner().map_err(IntoInnerError::into_error)?)
 }
 
 fn open(path: &Utf8Path) -> anyhow::Result<File> {
