@@ -181,12 +181,13 @@ fn made(
     // What packed members hold is no longer needed, and packing takes memory, too.
     drop(plan);
     let left = Patch::<&[u8]>::fixed_memory(&header) + beside;
+    let mut for_streams = options.memory.saturating_sub(left);
+    if is_packed {
+        // What it was planned with leaves room for pages: with fewer, all would be unpacked again.
+        for_streams = for_streams.min(streams(options.memory));
+    }
     let packed = body
-        .pack(
-            options.threads,
-            options.memory.saturating_sub(left),
-            options.effort,
-        )
+        .pack(options.threads, for_streams, options.effort)
         .map_err(MakeError::Write)?;
     header.dictionaries.clone_from(&packed.dictionaries);
     // All that is allowed is used for pages, where there is something to unpack.
@@ -217,11 +218,16 @@ fn made(
 }
 
 /// What applying takes of so much memory beside pages and encoders, about, with blocks of the target of
-/// that length: a stream or two are long, most are short, and all get smaller dictionaries where the memory
-/// is not there.
+/// that length.
 fn fixed(memory: u64, target_block: u64) -> u64 {
-    const STREAMS: u64 = 7 << 20;
-    STREAMS.min(memory / 8) + 2 * target_block
+    streams(memory) + 2 * target_block
+}
+
+/// What streams take of so much memory: one or two are long, most are short, and all get smaller
+/// dictionaries where the memory is not there.
+fn streams(memory: u64) -> u64 {
+    const ENOUGH: u64 = 7 << 20;
+    ENOUGH.min(memory / 8)
 }
 
 /// Where each view begins in the applier's line of addresses, in the order in which they open.

@@ -27,13 +27,19 @@ pub(super) fn has_pointers(plan: &Plan, part: &Part, spare: u64) -> bool {
 
 /// How many pages of what a view shows an applier has at least while a part is made.
 pub(super) fn pages(plan: &Plan, part: &Part, view: usize, spare: u64) -> u64 {
-    let left = (spare + LEAST_FOR_VIEWS).saturating_sub(encoder(plan, part));
+    let left = spare + LEAST_FOR_VIEWS;
+    let encoder = part.view.map_or(0, |view| {
+        let view = &plan.views[view];
+        Remaker::memory_of(view.codec, view.plain_len, left)
+    });
+    let left = left.saturating_sub(encoder);
     let pointers = if has_pointers(plan, part, spare) {
         MEMORY_OF_POINTERS
     } else {
         0
     };
-    let unpacker = of_view(&plan.views[view]).saturating_sub(PAGE as u64);
+    // With a page for what is only estimated so far.
+    let unpacker = of_view(&plan.views[view]);
     left.saturating_sub(pointers + unpacker) / PAGE as u64
 }
 

@@ -7,8 +7,12 @@ use system_image_delta::patch::PAGE;
 
 use super::steps::{Step, without};
 
-/// Copied bytes that are worth another page.
+/// Copied bytes that are worth another page: where few are kept, it is soon needed again.
 const WORTH_A_PAGE: usize = 512;
+const WORTH_ONE_OF_FEW: usize = 4 << 10;
+
+/// So many pages are few.
+const FEW: usize = 16;
 
 /// The pages that are near, where copies are taken in order.
 pub(crate) struct Reach {
@@ -16,6 +20,8 @@ pub(crate) struct Reach {
     start: usize,
     /// How many pages are kept.
     most: usize,
+    /// Copied bytes that are worth another.
+    worth: usize,
     /// The one that was used last stands last.
     pages: VecDeque<usize>,
 }
@@ -26,6 +32,11 @@ impl Reach {
         Self {
             start,
             most: most.max(1),
+            worth: if most < FEW {
+                WORTH_ONE_OF_FEW
+            } else {
+                WORTH_A_PAGE
+            },
             pages: VecDeque::new(),
         }
     }
@@ -40,7 +51,7 @@ impl Reach {
             (self.start + old + len - 1) / PAGE,
         );
         let mut needed = first..=last;
-        if len < WORTH_A_PAGE && !needed.all(|page| self.pages.contains(&page)) {
+        if len < self.worth && !needed.all(|page| self.pages.contains(&page)) {
             return false;
         }
         for page in first..=last {
@@ -65,9 +76,10 @@ mod tests {
 
     #[test]
     fn short_copies_are_taken_from_near_pages_only() {
+        assert!(Reach::new(0, FEW).takes(3 * PAGE, WORTH_A_PAGE));
         let mut reach = Reach::new(0, 2);
-        assert!(!reach.takes(3 * PAGE, WORTH_A_PAGE - 1));
-        assert!(reach.takes(3 * PAGE, WORTH_A_PAGE));
+        assert!(!reach.takes(3 * PAGE, WORTH_ONE_OF_FEW - 1));
+        assert!(reach.takes(3 * PAGE, WORTH_ONE_OF_FEW));
         assert!(reach.takes(3 * PAGE + 5, 20));
         assert!(
             !reach.takes(4 * PAGE - 10, 20),
@@ -84,12 +96,12 @@ mod tests {
     fn what_is_not_copied_is_told() {
         let step = |literal, old, copy| Step { literal, old, copy };
         let steps = vec![
-            step(3, 0, 1000),
+            step(3, 0, 5000),
             step(1, 9 * PAGE, 30),
-            step(2, 1010, 40),
+            step(2, 5010, 40),
             step(5, 9 * PAGE, 31),
         ];
         let kept = Reach::new(0, 1).steps(steps);
-        assert_eq!(kept, [step(3, 0, 1000), step(33, 1010, 40), step(36, 0, 0)]);
+        assert_eq!(kept, [step(3, 0, 5000), step(33, 5010, 40), step(36, 0, 0)]);
     }
 }

@@ -75,7 +75,9 @@ impl Shared {
                 state.left -= of(bytes.len());
                 let at = usize::try_from(job - state.first).expect("jobs are few");
                 let made = &mut state.made[at];
-                made.pieces.push_back(bytes);
+                if !bytes.is_empty() {
+                    made.pieces.push_back(bytes);
+                }
                 made.is_complete = is_complete;
             }
             Err(error) => state.failed = Some(error),
