@@ -168,13 +168,13 @@ fn made(
         spare,
         effort: options.effort,
     };
-    let features = features(&plan, &maker.opened);
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
     let has_pointers = written.iter().any(Written::has_pointers);
     let body = emit::write(written);
     let lens = (kept.len(), target_len);
     let digests = (base_digests, target_digests);
-    let mut header = header(lens, target_block, digests, features, has_pointers);
+    let required = features(&plan, &maker.opened, has_pointers);
+    let mut header = header(lens, target_block, digests, required);
     let beside = room::beside_streams(&plan, has_pointers, spare);
     let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
     let remade = remade(&plan);
@@ -294,10 +294,8 @@ fn header(
     (base_len, target_len): (u64, u64),
     target_block: u32,
     ((base_digest, base_digests), (target_digest, target_digests)): (Digests, Digests),
-    mut required: BTreeSet<&'static str>,
-    has_pointers: bool,
+    required: BTreeSet<&'static str>,
 ) -> Header {
-    required.extend(has_pointers.then_some(POINTERS));
     Header {
         required: required.into_iter().map(str::to_owned).collect(),
         optional: Vec::new(),
@@ -319,12 +317,14 @@ fn header(
     }
 }
 
-/// What an applier must be able to do for packing members, and for showing what it can only show.
-fn features(plan: &Plan, opened: &[usize]) -> BTreeSet<&'static str> {
+/// What an applier must be able to do for packing members, for showing what it can only show, and for
+/// pointers.
+fn features(plan: &Plan, opened: &[usize], has_pointers: bool) -> BTreeSet<&'static str> {
     let shown = opened.iter().map(|&view| plan.views[view].codec);
     let shown = shown.filter(|codec| *codec == Codec::Lz4Block);
     let packed = remade_views(plan).map(|view| view.codec);
-    shown.chain(packed).filter_map(Codec::feature).collect()
+    let codecs = shown.chain(packed).filter_map(Codec::feature);
+    codecs.chain(has_pointers.then_some(POINTERS)).collect()
 }
 
 /// What the packed parts hold, in order.

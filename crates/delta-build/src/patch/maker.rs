@@ -155,16 +155,13 @@ impl Maker<'_> {
                 ops.literal(&new);
                 return Ok(ops);
             }
-            let reach = self.reach(part, place);
+            let reach = || self.reach(part, place);
             let has_room = self.has_room(part);
-            if let Some(Ok(made)) = program::search(&old, &new, has_room, reach, self.effort) {
+            if let Some(Ok(made)) = program::search(&old, &new, has_room, reach(), self.effort) {
                 return Ok(Ops::program(address, made, &new));
             }
             match matcher.get_or_insert_with(|| Matcher::new(&old, self.effort).ok()) {
-                Some(matcher) => {
-                    let reach = self.reach(part, place);
-                    search(&mut ops, address, matcher, reach, &old, &new);
-                }
+                Some(matcher) => search(&mut ops, address, matcher, reach(), &old, &new),
                 None => ops.literal(&new),
             }
             Ok(ops)

@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-use system_image_delta::patch::{Codec, Remaker, Unpacker, XZ_DICTIONARIES, Xz, XzCheck, Zstd157};
+use system_image_delta::patch::{
+    Codec, LZ4_MAGIC, Remaker, Unpacker, XZ_DICTIONARIES, Xz, XzCheck, Zstd157,
+};
 use system_image_gzip::Flavour;
 
 use crate::patch::image;
@@ -247,20 +249,8 @@ fn zstd_window(file: &[u8], descriptor: u8) -> Option<u8> {
 fn kernel(file: &[u8]) -> Option<Member> {
     (file.starts_with(b"MZ") && file.get(0x202..0x206)? == b"HdrS").then_some(())?;
     let head = &file[..file.len().min(KERNEL_HEAD)];
-    let magic = system_image_delta::patch::LZ4_MAGIC;
-    let start = head.windows(4).position(|bytes| bytes == magic)?;
-    let mut end = start + 4;
-    let mut blocks = 0;
-    // The length of the plain image follows the last block: no block is that long.
-    while let Some(len) = file.get(end..end + 4) {
-        let len = u32::from_le_bytes(len.try_into().expect("it has 4 bytes")) as usize;
-        if len == 0 || len > (9 << 20) || end + 4 + len > file.len() {
-            break;
-        }
-        end += 4 + len;
-        blocks += 1;
-    }
-    (blocks > 0).then_some(())?;
+    let start = head.windows(4).position(|bytes| bytes == LZ4_MAGIC)?;
+    let end = lz4_ranges(file, start).last()?.end;
     let codec = Codec::Lz4Legacy {
         level: LZ4_LEVELS[0],
     };
@@ -273,21 +263,34 @@ fn kernel(file: &[u8]) -> Option<Member> {
 /// for itself, so that none before has to be unpacked for it.
 pub(super) fn lz4_blocks(frame: &[u8], start: u64) -> Option<Vec<Shown>> {
     let mut all = Vec::new();
-    let mut at = system_image_delta::patch::LZ4_MAGIC.len();
-    while at < frame.len() {
-        let len = frame.get(at..at + 4)?.try_into().expect("it has 4 bytes");
-        let begin = at + 4;
-        at = begin + u32::from_le_bytes(len) as usize;
-        let plain_len = unpack(frame.get(begin..at)?, Codec::Lz4Block)?.plain.len() as u64;
-        if plain_len > 0 {
+    for block in lz4_ranges(frame, 0) {
+        let plain = unpack(&frame[block.clone()], Codec::Lz4Block)?.plain;
+        if !plain.is_empty() {
             all.push(Shown {
-                range: start + begin as u64..start + at as u64,
+                range: start + block.start as u64..start + block.end as u64,
                 codec: Codec::Lz4Block,
-                plain_len,
+                plain_len: plain.len() as u64,
             });
         }
     }
     Some(all)
+}
+
+/// Where the blocks of a frame of LZ4 stand that begins at `start`, without their lengths in front.
+fn lz4_ranges(file: &[u8], start: usize) -> Vec<Range<usize>> {
+    let mut all = Vec::new();
+    let mut at = start + LZ4_MAGIC.len();
+    // The length of the plain image follows the last block: no block is that long.
+    while let Some(len) = file.get(at..at + 4) {
+        let len = u32::from_le_bytes(len.try_into().expect("it has 4 bytes")) as usize;
+        let block = at + 4..at + 4 + len;
+        if len == 0 || len > (9 << 20) || block.end > file.len() {
+            break;
+        }
+        at = block.end;
+        all.push(block);
+    }
+    all
 }
 
 /// Unpacks the beginning of some bytes, as far as the member goes.

@@ -28,10 +28,7 @@ pub(super) fn has_pointers(plan: &Plan, part: &Part, spare: u64) -> bool {
 /// How many pages of what a view shows an applier has at least while a part is made.
 pub(super) fn pages(plan: &Plan, part: &Part, view: usize, spare: u64) -> u64 {
     let left = spare + LEAST_FOR_VIEWS;
-    let encoder = part.view.map_or(0, |view| {
-        let view = &plan.views[view];
-        Remaker::memory_of(view.codec, view.plain_len, left)
-    });
+    let encoder = packed(plan, part).map_or(0, |(codec, len)| Remaker::memory_of(codec, len, left));
     let left = left.saturating_sub(encoder);
     let pointers = if has_pointers(plan, part, spare) {
         MEMORY_OF_POINTERS
@@ -112,12 +109,15 @@ fn of_view(view: &View) -> u64 {
     rest.fold(unpacker(view.codec), u64::max)
 }
 
-/// What the encoder of a part takes.
+/// What the encoder of a part takes at least.
 fn encoder(plan: &Plan, part: &Part) -> u64 {
-    part.view.map_or(0, |view| {
-        let view = &plan.views[view];
-        Remaker::memory(view.codec, view.plain_len)
-    })
+    packed(plan, part).map_or(0, |(codec, len)| Remaker::memory(codec, len))
+}
+
+/// How a part is packed, and its plain length in bytes.
+fn packed(plan: &Plan, part: &Part) -> Option<(Codec, u64)> {
+    let view = part.view.map(|view| &plan.views[view]);
+    view.map(|view| (view.codec, view.plain_len))
 }
 
 /// What the unpacker of the view that a segment comes from takes.

@@ -47,7 +47,7 @@ pub struct Applied {
     pub bytes: u64,
     /// Those of them that an earlier run left.
     pub left: u64,
-    /// Bytes that were unpacked for it, packed and plain.
+    /// The work of it, as the header counts it.
     pub work: u64,
 }
 

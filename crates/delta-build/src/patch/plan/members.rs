@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 
+use system_image_delta::patch::Codec;
+
 use super::{
     Found, Known, Part, Place, Planner, SHORTEST_FOUND, Seen, Segment, Side, Source, Space, index,
     kind, kind_of, read,
@@ -14,7 +16,6 @@ use crate::parallel;
 use crate::patch::files::Files;
 use crate::patch::image::{self, Item, Sort};
 use crate::patch::packed::{self, Remade};
-use system_image_delta::patch::Codec;
 
 /// Shortest file that is looked into, in bytes.
 const SHORTEST_PACKED: u64 = 256;

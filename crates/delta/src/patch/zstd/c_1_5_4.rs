@@ -45,7 +45,7 @@ pub(super) fn new(level: u8, checksum: bool, len: u64) -> Result<(Context, Shape
     let parameters = parameters!(shape, shape.strategy as u32, level, true, checksum);
     Ok((
         Context::new(level, parameters)?,
-        Shape::of(shape.windowLog, shape.strategy as u32),
+        Shape::of(shape.windowLog, shape.strategy as u32, None),
     ))
 }
 

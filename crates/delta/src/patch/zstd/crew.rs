@@ -30,7 +30,7 @@ pub(super) enum Order {
 /// What has come of a job.
 #[derive(Default)]
 struct Made {
-    pieces: VecDeque<Vec<u8>>,
+    pieces: Vec<Vec<u8>>,
     is_complete: bool,
 }
 
@@ -76,7 +76,7 @@ impl Shared {
                 let at = usize::try_from(job - state.first).expect("jobs are few");
                 let made = &mut state.made[at];
                 if !bytes.is_empty() {
-                    made.pieces.push_back(bytes);
+                    made.pieces.push(bytes);
                 }
                 made.is_complete = is_complete;
             }

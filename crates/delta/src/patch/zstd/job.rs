@@ -12,8 +12,6 @@ const CHUNK: usize = 4 * split::FULL;
 pub(super) struct Packer<L> {
     library: L,
     shape: Shape,
-    /// How blocks are cut, if they are.
-    split: Option<u8>,
     /// The end of the job before, then the content of this one so far.
     window: Window,
     /// How much of that is the job's before.
@@ -29,16 +27,10 @@ pub(super) struct Packer<L> {
 
 impl<L: Library> Packer<L> {
     /// For a frame of which a job has at most `longest` bytes.
-    pub(super) fn new(
-        library: L,
-        shape: Shape,
-        split: Option<u8>,
-        longest: usize,
-    ) -> Result<Self, CodecError> {
+    pub(super) fn new(library: L, shape: Shape, longest: usize) -> Result<Self, CodecError> {
         Ok(Self {
             library,
             shape,
-            split,
             window: Window::new(shape.kept + longest)?,
             before: 0,
             packed: 0,
@@ -103,7 +95,7 @@ impl<L: Library> Packer<L> {
         let chunk_end = at + CHUNK - (at - self.before) % CHUNK;
         let filled = self.window.len();
         let next = self.window.bytes(at..filled.min(chunk_end));
-        let len = match (next.get(..split::FULL), self.split) {
+        let len = match (next.get(..split::FULL), self.shape.split) {
             // Nothing is cut before packing has saved anything.
             (Some(full), Some(level)) if self.consumed >= self.produced + 3 => {
                 split::len(full, level)

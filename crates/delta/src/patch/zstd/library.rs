@@ -11,13 +11,13 @@ pub(super) struct Shape {
     pub(super) job: usize,
     /// How much of that the next job looks back on, in bytes.
     pub(super) kept: usize,
-    /// Number of the strategy by which matches are looked for.
-    pub(super) strategy: u32,
+    /// How blocks are cut, if that is not left to the library.
+    pub(super) split: Option<u8>,
 }
 
 impl Shape {
-    /// Of a window as a power of two and a strategy.
-    pub(super) fn of(window: u32, strategy: u32) -> Self {
+    /// Of a window as a power of two and the number of the strategy by which matches are looked for.
+    pub(super) fn of(window: u32, strategy: u32, split: Option<u8>) -> Self {
         // The library's `ZSTDMT_overlapLog_default`.
         let overlap = match strategy {
             9 => 0,
@@ -29,7 +29,7 @@ impl Shape {
             window: 1 << window,
             job: (4 << window).max(1 << 20),
             kept: 1 << (window - overlap),
-            strategy,
+            split,
         }
     }
 }

@@ -15,7 +15,6 @@ mod port_1_5_7;
 mod split;
 mod window;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use xxhash_rust::xxh64::Xxh64;
@@ -110,14 +109,12 @@ pub(crate) struct Encoder {
     /// Content that is not handed on yet.
     piece: Vec<u8>,
     /// The last pieces, for the next job to look back on.
-    recent: VecDeque<Arc<[u8]>>,
+    recent: Vec<Arc<[u8]>>,
     /// Jobs that were begun.
     jobs: u64,
     /// Content of the job that is underway, what is not handed on yet included; `None` between jobs.
     job: Option<usize>,
-    /// All content, if its length is known.
-    len: Option<u64>,
-    /// Content that is yet to come, if that is known.
+    /// Content that is yet to come, if the length of all is known.
     left: Option<u64>,
     checksum: Option<Xxh64>,
 }
@@ -131,27 +128,19 @@ impl Encoder {
         memory: u64,
     ) -> Result<Self, CodecError> {
         let new = || c_1_5_4::new(level, checksum, len);
-        Self::new(new, level, None, (checksum, Some(len), len), memory)
+        Self::new(new, level, (checksum, Some(len), len), memory)
     }
 
     /// Begins with a frame of `len` plain bytes as libzstd 1.5.7 packs it.
     pub(crate) fn of_1_5_7(how: Zstd157, len: u64, memory: u64) -> Result<Self, CodecError> {
         let known = how.is_sized.then_some(len);
         let new = || port_1_5_7::new(how.level, how.checksum, known);
-        let split = |shape: &Shape| split::level(shape.strategy);
-        Self::new(
-            new,
-            how.level,
-            Some(&split),
-            (how.checksum, known, len),
-            memory,
-        )
+        Self::new(new, how.level, (how.checksum, known, len), memory)
     }
 
     fn new<L: Library>(
         new: impl Fn() -> Result<(L, Shape), CodecError>,
         level: u8,
-        split: Option<&dyn Fn(&Shape) -> u8>,
         (checksum, known, len): (bool, Option<u64>, u64),
         memory: u64,
     ) -> Result<Self, CodecError> {
@@ -160,9 +149,8 @@ impl Encoder {
         }
         let packer = || {
             let (library, shape) = new()?;
-            let split = split.map(|level| level(&shape));
             let longest = usize::try_from(len).map_or(shape.job, |len| len.min(shape.job));
-            Ok((Packer::new(library, shape, split, longest)?, shape))
+            Ok((Packer::new(library, shape, longest)?, shape))
         };
         let (first, shape) = packer()?;
         let mut packers = vec![first];
@@ -175,10 +163,9 @@ impl Encoder {
             crew: Crew::new(packers, underway)?,
             shape,
             piece: Vec::with_capacity(PIECE),
-            recent: VecDeque::new(),
+            recent: Vec::new(),
             jobs: 0,
             job: None,
-            len: known,
             left: known,
             checksum: checksum.then(|| Xxh64::new(0)),
         })
@@ -190,10 +177,10 @@ impl Encoder {
             checksum.update(bytes);
         }
         while !bytes.is_empty() {
-            let filled = match self.job {
-                Some(filled) => filled,
-                None => self.begin(),
-            };
+            if self.job.is_none() {
+                self.begin();
+            }
+            let filled = self.job.unwrap_or(0);
             let room = (self.shape.job - filled).min(PIECE - self.piece.len());
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.piece.extend_from_slice(now);
@@ -214,9 +201,9 @@ impl Encoder {
         Ok(())
     }
 
-    /// Begins a job; how much content it has so far.
-    fn begin(&mut self) -> usize {
-        let recent: Vec<_> = std::mem::take(&mut self.recent).into();
+    /// Begins a job.
+    fn begin(&mut self) {
+        let recent = std::mem::take(&mut self.recent);
         let all: usize = recent.iter().map(|piece| piece.len()).sum();
         let before = all.min(self.shape.kept);
         let pledged = match self.left {
@@ -226,7 +213,6 @@ impl Encoder {
         };
         self.crew.begin(self.jobs, (recent, before), pledged);
         self.jobs += 1;
-        0
     }
 
     /// Hands on what was gathered.
@@ -236,7 +222,7 @@ impl Encoder {
         let has_next = self.left.is_none_or(|left| left > 0);
         let rest = self.shape.job - self.job.unwrap_or(0);
         if has_next && rest < self.shape.kept {
-            self.recent.push_back(Arc::clone(&piece));
+            self.recent.push(Arc::clone(&piece));
         }
         self.crew.content(self.jobs - 1, piece, out)
     }
@@ -251,7 +237,7 @@ impl Encoder {
             self.crew.end(self.jobs - 1, true);
         }
         self.crew.finish(out)?;
-        let has_empty_end = !is_open && self.len.is_none();
+        let has_empty_end = !is_open && self.left.is_none();
         if has_empty_end {
             out.extend_from_slice(&EMPTY_LAST_BLOCK);
         }
@@ -463,7 +449,7 @@ mod tests {
     /// What a context takes that has packed some of `len` bytes, and all that is beside it.
     fn taken<L: Library>(library: L, shape: Shape, plain: &[u8], len: u64) -> u64 {
         let mut out = Vec::new();
-        let mut packer = Packer::new(library, shape, None, plain.len()).unwrap();
+        let mut packer = Packer::new(library, shape, plain.len()).unwrap();
         packer
             .begin(std::iter::empty(), true, len, &mut out)
             .unwrap();

@@ -13,6 +13,7 @@ use libzstd_rs_sys::lib::zstd::{ZSTD_compressionParameters, ZSTD_dct_rawContent 
 use libzstd_rs_sys::{ZSTD_CCtx, ZSTD_cParameter, ZSTD_createCCtx, ZSTD_freeCCtx, ZSTD_isError};
 
 use super::library::{Library, Shape, context, parameters};
+use super::split;
 use crate::patch::codec::CodecError;
 
 const FORCE_MAX_WINDOW: ZSTD_cParameter = ZSTD_cParameter::ZSTD_c_forceMaxWindow;
@@ -35,7 +36,8 @@ pub(super) fn new(
     // Blocks are not cut by it.
     let cutting = (ZSTD_cParameter::ZSTD_c_blockSplitterLevel, 1);
     let context = Context::new(level, parameters.into_iter().chain([cutting]))?;
-    Ok((context, Shape::of(shape.windowLog, strategy)))
+    let split = Some(split::level(strategy));
+    Ok((context, Shape::of(shape.windowLog, strategy, split)))
 }
 
 fn checked(code: usize) -> Result<usize, CodecError> {
