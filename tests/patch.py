@@ -1,6 +1,6 @@
 """Applies a patch: a second applier, written from docs/formats/patch.md alone.
 
-    python3 patch.py BASE PATCH OUT
+    python3 patch.py BASE PATCH OUT [PARTITIONS]
 
 It keeps everything in memory and calls the programs `gzip`, `lz4` and `zstd` (1.5.4, and for members of
 1.5.7 what the environment's ZSTD_1_5_7 names), and libzstd: it is here to show that the page tells all, not
@@ -442,10 +442,21 @@ class Applier:
         return copied
 
 
-def files(root, patch):
+def installed(root, partitions, path, size):
+    """What is installed of a member of an archive."""
+    top, below = path.split(b"/", 1)
+    if top == b"partitions":
+        with open(os.path.join(os.fsencode(partitions), below), "rb") as file:
+            return file.read(size)
+    assert top == b"system", path
+    with open(os.path.join(os.fsencode(root), below), "rb") as file:
+        return file.read()
+
+
+def files(root, partitions, patch):
     """The content of the files that stand for the base, and the patch behind their list."""
     front = Numbers(patch[8:])
-    assert front.number() == 1
+    assert front.number() == 2
     length, packed = front.number(), front.number()
     start = 8 + front.at
     names = lzma.decompress(patch[start : start + packed])
@@ -455,20 +466,19 @@ def files(root, patch):
         size, shared, more = names.number(), names.number(), names.number()
         path = path[:shared] + names.data[names.at : names.at + more]
         names.at += more
-        with open(os.path.join(os.fsencode(root), path), "rb") as file:
-            content = file.read()
+        content = installed(root, partitions, path, size)
         assert len(content) == size, path
         base += content
     return base, patch[start + packed :]
 
 
 def main():
-    base, patch, out = sys.argv[1:]
+    base, patch, out, partitions = [*sys.argv[1:], ""][:4]
     with open(patch, "rb") as patch:
         patch = patch.read()
     if os.path.isdir(base):
         assert patch.startswith(b"\x89SIT\r\n\x1a\n")
-        base, patch = files(base, patch)
+        base, patch = files(base, partitions, patch)
     else:
         with open(base, "rb") as file:
             base = file.read()

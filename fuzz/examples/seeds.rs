@@ -82,9 +82,9 @@ impl Seeds {
         let mut files = Files::default();
         let third = header.base.len / 3;
         for (path, len) in [
-            ("a/b", third),
-            ("a/c", third),
-            ("d", header.base.len - 2 * third),
+            ("partitions/a.img", third),
+            ("system/a/b", third),
+            ("system/d", header.base.len - 2 * third),
         ] {
             files.push(
                 &MemberPath::parse(path.as_bytes()).expect("it is sound"),
@@ -99,9 +99,9 @@ impl Seeds {
         );
         let mut plain = Vec::new();
         for (len, shared, path) in [
-            (third, 0, "a/b"),
-            (third, 2, "c"),
-            (header.base.len - 2 * third, 0, "d"),
+            (third, 0, "partitions/a.img"),
+            (third, 0, "system/a/b"),
+            (header.base.len - 2 * third, 7, "d"),
         ] {
             varint::put(&mut plain, len);
             varint::put(&mut plain, shared);

@@ -59,7 +59,7 @@ fn packed(listed: &[u8]) -> Vec<u8> {
     let mut packed = Vec::new();
     encoder.read_to_end(&mut packed).expect("memory takes it");
     let mut bytes = tree::MAGIC.to_vec();
-    for number in [1, list.len() as u64, packed.len() as u64] {
+    for number in [2, list.len() as u64, packed.len() as u64] {
         varint::put(&mut bytes, number);
     }
     [bytes, packed, front].concat()

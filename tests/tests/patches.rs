@@ -24,16 +24,19 @@ fn server() -> String {
     server.to_str().unwrap().to_owned()
 }
 
-/// Our program and the second applier make the same of a base and a patch.
+/// Our program and the second applier make the same of a base and a patch, and of partitions in the
+/// directory of that name.
 fn assert_both_make(place: &Path, [base, patch]: [&str; 2], want: &[u8]) {
+    let ours = ["patch", "apply", base, patch, "ours.tar"];
     run(
         place,
         &server(),
-        &["patch", "apply", base, patch, "ours.tar"],
+        &[&ours[..], &["--partitions", "partitions"]].concat(),
     );
     let applier = Path::new(env!("CARGO_MANIFEST_DIR")).join("patch.py");
     let applier = applier.to_str().unwrap();
-    run(place, "python3", &[applier, base, patch, "theirs.tar"]);
+    let theirs = [applier, base, patch, "theirs.tar", "partitions"];
+    run(place, "python3", &theirs);
     assert!(fs::read(place.join("ours.tar")).unwrap() == want);
     assert!(fs::read(place.join("theirs.tar")).unwrap() == want);
 }
@@ -106,14 +109,19 @@ fn a_second_applier_makes_the_same() {
 fn another_applier_makes_the_same_of_the_files_of_a_tree() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path();
+    let noise: Vec<u8> = (1..30_000_u32)
+        .map(|i| i.wrapping_mul(2_654_435_761).wrapping_mul(i).to_be_bytes()[0])
+        .collect();
     let text = |end: &str| (0..9000).map(|i| format!("{i}\n")).collect::<String>() + end;
     let base = Tree::new()
         .dir("usr")
         .file("usr/empty", "")
         .file("usr/text", text("old"))
-        .file("usr/texture", text("and more"));
+        .file("usr/texture", text("and more"))
+        .image("boot", [noise.clone(), vec![7; 3]].concat());
     let target = base.clone().file("usr/text", text("new"));
     let target = target.file("usr/texture", text("or less"));
+    let target = target.image("boot", [noise, vec![8; 5]].concat());
     fs::write(place.join("base.tar"), base.tar()).unwrap();
     fs::write(place.join("a.patch"), patch(&base, &target)).unwrap();
     run(place, "tar", &["--extract", "--file", "base.tar"]);

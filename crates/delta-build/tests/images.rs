@@ -155,6 +155,45 @@ fn blocks_of_a_squashfs_image_are_seen_in_their_plain_form() {
     }
 }
 
+/// An archive with this image behind a file.
+fn archive(image: &File, file: &[u8]) -> File {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("a"), file).unwrap();
+    let mut copy = File::create(root.path().join("system.img")).unwrap();
+    std::io::copy(&mut &*image, &mut copy).unwrap();
+    let tar = tempfile::NamedTempFile::new().unwrap();
+    run(Command::new("tar")
+        .arg("-cf")
+        .arg(tar.path())
+        .arg("-C")
+        .arg(root.path())
+        .args(["a", "system.img"]));
+    tar.into_file()
+}
+
+#[test]
+fn images_within_archives_are_seen_wherever_they_stand() {
+    let [old, new] = [false, true].map(tree);
+    for images in [
+        [&old, &new].map(|root| ext4(root.path(), &["-b", "4096"])),
+        [&old, &new].map(|root| squashfs(root.path(), &[])),
+    ] {
+        use std::io::Seek;
+        let [old, new] = &images;
+        let alone = patched(old, new);
+        for mut image in [old, new] {
+            image.rewind().unwrap();
+        }
+        // Its blocks are at other places there.
+        let [old, new] = [
+            archive(old, &noise(20, 100)),
+            archive(new, &noise(20, 70_000)),
+        ];
+        let within = patched(&old, &new) - 70_000;
+        assert!(within < alone + 2000, "{alone} {within}");
+    }
+}
+
 #[test]
 fn a_damaged_image_is_patched_as_any_other_file() {
     let [old, new] = [false, true].map(tree);

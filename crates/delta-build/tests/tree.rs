@@ -5,12 +5,13 @@
 mod samples;
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use system_image_delta::patch::tree::{MAGIC, OtherFile, TreePatch};
+use system_image_delta::patch::tree::{Installed, MAGIC, OtherFile, TreePatch};
 use system_image_delta::patch::{ApplyError, HeaderError, Limits};
-use system_image_delta::{LeaveOut, MemberPath, Privileges, Root, apply};
+use system_image_delta::{LeaveOut, MemberPath, Privileges, Root, SPARSE_IMAGE, apply};
 use system_image_delta_build::patch::{Effort, Options, make_for_tree};
 use system_image_testkit::between;
 use system_image_testkit::tree::Tree;
@@ -131,6 +132,110 @@ fn a_tree_that_was_changed_is_refused_and_the_file_named() {
             error => panic!("{number}: {error}"),
         }
     }
+}
+
+/// A tree and a partition, which has room behind its image.
+struct Device {
+    tree: Root,
+    boot: Option<std::path::PathBuf>,
+}
+
+impl Installed for Device {
+    fn file(&self, path: &MemberPath) -> io::Result<Option<fs::File>> {
+        self.tree.file(path)
+    }
+
+    fn partition(&self, name: &str) -> io::Result<Option<fs::File>> {
+        assert_eq!(name, "boot");
+        self.boot.as_ref().map(fs::File::open).transpose()
+    }
+}
+
+/// An Android boot image: a packed kernel and a packed RAM disk, each on pages of its own.
+fn boot_image(kernel: &[u8], ramdisk: &[u8]) -> Vec<u8> {
+    let packed = |bytes: &[u8]| {
+        let mut gzip = Command::new("gzip");
+        let gzip = gzip.args(["-9nc"]).stdin(Stdio::piped());
+        let mut child = gzip.stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let bytes = bytes.to_vec();
+        let writer = std::thread::spawn(move || input.write_all(&bytes).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output.stdout
+    };
+    let mut image = b"ANDROID!".to_vec();
+    let parts = [packed(kernel), packed(ramdisk)];
+    for number in [parts[0].len(), 0, parts[1].len(), 0, 0, 0, 0, 2048] {
+        image.extend(u32::try_from(number).unwrap().to_le_bytes());
+    }
+    for part in parts {
+        image.resize(image.len().next_multiple_of(2048), 0);
+        image.extend(part);
+    }
+    image.resize(image.len().next_multiple_of(2048) + 100_000, 0);
+    image
+}
+
+#[test]
+fn a_partition_is_a_base_like_a_file() {
+    let kernel = [text(0..3_000), noise(3, 100_000)].concat();
+    let mut changed = kernel.clone();
+    changed.splice(1000..1000, *b"a few bytes more");
+    let ramdisk = text(3_000..9_000);
+    let old = boot_image(&kernel, &ramdisk);
+    let new = boot_image(&changed, &ramdisk);
+    let base = Tree::new().dir("etc").image("boot", &old[..]);
+    let delta = between(&base, &base.clone().image("boot", &new[..]));
+    let patch = patch(&base, &delta, &|_| false);
+    // What is packed is looked into.
+    assert!(patch.len() < 1_500, "{}", patch.len());
+    let directory = tempfile::tempdir().unwrap();
+    let boot = directory.path().join("boot");
+    fs::write(&boot, [&old[..], &[7; 5000]].concat()).unwrap();
+    let mut device = Device {
+        tree: Root::open(directory.path()).unwrap(),
+        boot: Some(boot.clone()),
+    };
+    let apply = |device: &Device| {
+        let mut out = Vec::new();
+        let opened = TreePatch::open(&patch[..]).unwrap();
+        assert_eq!(
+            opened
+                .files()
+                .paths()
+                .map(|path| path.to_string())
+                .collect::<Vec<_>>(),
+            ["partitions/boot.img"]
+        );
+        opened.apply(device, &mut out, Limits::default())?;
+        Ok::<_, ApplyError>(out)
+    };
+    assert!(apply(&device).unwrap() == delta);
+    let is_other = |error| match error {
+        ApplyError::Base(error) => error.get_ref().unwrap().is::<OtherFile>(),
+        _ => false,
+    };
+    fs::write(&boot, &old[..old.len() - 1]).unwrap();
+    assert!(is_other(apply(&device).unwrap_err()));
+    device.boot = None;
+    assert!(is_other(apply(&device).unwrap_err()));
+    let mut other = old;
+    other[3000] ^= 1;
+    fs::write(&boot, other).unwrap();
+    device.boot = Some(boot);
+    let error = apply(&device).unwrap_err();
+    assert!(matches!(error, ApplyError::OtherBase { .. }), "{error}");
+}
+
+#[test]
+fn what_a_partition_does_not_hold_as_it_stands_is_no_base() {
+    let sparse = [&SPARSE_IMAGE[..], &noise(5, 50_000)].concat();
+    let base = Tree::new().dir("etc").image("boot", &sparse[..]);
+    let delta = between(&base, &base.clone().file("etc/same", sparse));
+    let patch = patch(&base, &delta, &|_| false);
+    assert_eq!(TreePatch::open(&patch[..]).unwrap().files().count(), 0);
+    assert!(patch.len() > 50_000);
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod xattr;
 pub use apply::{Applied, ApplyError, LeaveOut, Places, Privileges, Sink, Skipped, apply};
 pub use archive::{Archive, ArchiveError, CheckError, Contents, Member, check};
 pub use path::{MemberPath, PathError};
-pub use route::{Flag, Route};
+pub use route::{Flag, Route, SPARSE_IMAGE};
 pub use system_image_tree::Root;
 pub use tar::header::{Device, Header, Kind, Mtime, Xattr};
 pub use tar::reader::{Limits, ReadError, Reader};

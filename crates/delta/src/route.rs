@@ -3,6 +3,9 @@
 
 use crate::path::MemberPath;
 
+/// What an image in Android's sparse form begins with: a partition does not hold it as it is.
+pub const SPARSE_IMAGE: [u8; 4] = 0xed26_ff3a_u32.to_le_bytes();
+
 /// A member's destination. Paths are below the destination's own root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -50,6 +53,16 @@ impl Route {
             _ => Self::Unknown(path.clone()),
         }
     }
+
+    /// The name of the partition that this is an image for.
+    pub fn partition(&self) -> Option<&str> {
+        let Self::Partition(image) = self else {
+            return None;
+        };
+        let name = std::str::from_utf8(image.as_bytes()).ok()?;
+        let name = name.strip_suffix(".img")?;
+        (!name.is_empty() && !name.contains('/')).then_some(name)
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +88,20 @@ mod tests {
             ("", Route::Unknown(path(""))),
         ] {
             assert_eq!(Route::of(&path(text)), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn images_are_for_the_partitions_of_their_names() {
+        let of = |text: &str| Route::of(&MemberPath::parse(text.as_bytes()).unwrap());
+        for (text, want) in [
+            ("partitions/boot.img", Some("boot")),
+            ("partitions/boot", None),
+            ("partitions/.img", None),
+            ("partitions/a/boot.img", None),
+            ("system/boot.img", None),
+        ] {
+            assert_eq!(of(text).partition(), want, "{text}");
         }
     }
 }

@@ -60,10 +60,7 @@ pub fn patch(
     let opened = opened.with_context(|| format!("cannot read `{path}`"))?;
     let memory = opened.memory();
     // One that was made when the base's other files had other names in them.
-    let fits = opened
-        .files()
-        .paths()
-        .all(|path| !is_left_out(&path.below(b"system")));
+    let fits = opened.files().paths().all(|path| !is_left_out(&path));
     Ok(fits.then_some(Patch {
         file: entry,
         memory,

@@ -45,6 +45,15 @@ impl Tree {
         )
     }
 
+    /// Adds an image for a partition beside the system, which needs a name here, too.
+    #[must_use]
+    pub fn image(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
+        let member = format!("{name}.img");
+        let path = format!("partitions/{member}").into_bytes();
+        self.file(&member, content)
+            .with(&member, |header| header.path = path)
+    }
+
     /// Adds a symbolic link.
     #[must_use]
     pub fn symlink(self, path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {

@@ -2,6 +2,7 @@
 //! journal. What is empty is copied from what is empty; the rest mostly is what stood at the same
 //! place before.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -32,8 +33,8 @@ const AROUND: u64 = 64 << 10;
 /// The parts of the base that no file holds.
 pub(crate) struct Areas<'a> {
     base: &'a File,
-    base_len: u64,
-    is_there: bool,
+    /// Where the base's images of file systems stand, by their paths.
+    images: HashMap<Vec<u8>, Range<u64>>,
     /// Where the base is empty, in order.
     empty: Vec<Range<u64>>,
     /// Part of the longest of them.
@@ -44,18 +45,19 @@ pub(crate) struct Areas<'a> {
 
 impl<'a> Areas<'a> {
     /// Looks for empty space among the items of the base.
-    pub(crate) fn new((base, base_len): (&'a File, u64), items: &[Item]) -> io::Result<Self> {
+    pub(crate) fn new(base: &'a File, items: &[Item]) -> io::Result<Self> {
         let mut areas = Self {
             base,
-            base_len,
-            is_there: false,
+            images: HashMap::new(),
             empty: Vec::new(),
             longest: 0..0,
             made: None,
         };
         for item in items.iter().filter(|item| item.sort == Sort::Area) {
-            areas.is_there = true;
-            runs(base, &item.content, |range, is_empty| {
+            let start = item.content.start - item.before;
+            let image = areas.images.entry(item.path.clone());
+            image.or_insert(start..start).end = item.content.end;
+            runs(base, item, |range, is_empty| {
                 if is_empty && range.end - range.start >= BLOCK as u64 {
                     areas.empty.push(range);
                 }
@@ -78,17 +80,21 @@ impl<'a> Areas<'a> {
     pub(crate) fn segments(
         &mut self,
         target: &File,
-        area: &Range<u64>,
+        area: &Item,
         views: &mut Vec<View>,
     ) -> io::Result<Vec<Segment>> {
         let mut parts = Vec::new();
         runs(target, area, |range, is_empty| {
             parts.push((range, is_empty));
         })?;
+        let image = self.images.get(&area.path).cloned().unwrap_or_default();
+        // What stands at the same place of two images does not stand at the same one of two archives.
+        let start = area.content.start - area.before;
+        let old = |at: u64| image.start + (at - start);
         let mut segments = Vec::new();
         for (range, is_empty) in parts {
             if is_empty {
-                self.empty(range, views, &mut segments);
+                self.empty(range, old, views, &mut segments);
                 continue;
             }
             let mut left = range.start;
@@ -96,7 +102,7 @@ impl<'a> Areas<'a> {
                 let new = left..range.end.min(left + LONGEST);
                 left = new.end;
                 segments.push(Segment {
-                    source: self.filled(target, &new)?,
+                    source: self.filled((target, &new), &image, &(old(new.start)..old(new.end)))?,
                     new,
                     kind: kind::META,
                 });
@@ -105,15 +111,23 @@ impl<'a> Areas<'a> {
         Ok(segments)
     }
 
-    fn empty(&mut self, range: Range<u64>, views: &mut Vec<View>, segments: &mut Vec<Segment>) {
+    /// `old` is the same place in the base.
+    fn empty(
+        &mut self,
+        range: Range<u64>,
+        old: impl Fn(u64) -> u64,
+        views: &mut Vec<View>,
+        segments: &mut Vec<Segment>,
+    ) {
         let mut at = range.start;
         while at < range.end {
             let left = range.end - at;
-            let after = self.empty.partition_point(|run| run.end <= at);
+            let was = old(at);
+            let after = self.empty.partition_point(|run| run.end <= was);
             let here = self.empty.get(after);
-            let here = here.filter(|run| run.start <= at && left < EMPTY);
+            let here = here.filter(|run| run.start <= was && left < EMPTY);
             let (source, len) = if let Some(here) = here {
-                (Some((Space::Base, at)), here.end - at)
+                (Some((Space::Base, was)), here.end - was)
             } else if !self.longest.is_empty() {
                 let len = self.longest.end - self.longest.start;
                 (Some((Space::Base, self.longest.start)), len)
@@ -147,19 +161,25 @@ impl<'a> Areas<'a> {
         }
     }
 
-    fn filled(&self, target: &File, new: &Range<u64>) -> io::Result<Source> {
+    /// `old` is the same place in the base, which may be behind the end of its image.
+    fn filled(
+        &self,
+        (target, new): (&File, &Range<u64>),
+        image: &Range<u64>,
+        old: &Range<u64>,
+    ) -> io::Result<Source> {
         let at = |offset| Place {
             space: Space::Base,
             offset,
         };
-        if !self.is_there {
+        if image.is_empty() {
             return Ok(Source::New);
         }
-        if new.end <= self.base_len && is_mostly(&read(self.base, new)?, &read(target, new)?) {
-            return Ok(Source::Aligned(at(new.start)));
+        if old.end <= image.end && is_mostly(&read(self.base, old)?, &read(target, new)?) {
+            return Ok(Source::Aligned(at(old.start)));
         }
-        let start = new.start.saturating_sub(AROUND);
-        let end = (new.end + AROUND).min(self.base_len);
+        let start = old.start.saturating_sub(AROUND).max(image.start);
+        let end = (old.end + AROUND).min(image.end);
         Ok(if start < end {
             Source::Like(at(start), end - start)
         } else {
@@ -169,13 +189,15 @@ impl<'a> Areas<'a> {
 }
 
 /// Tells of each run of blocks, of which all or none are empty.
-fn runs(file: &File, area: &Range<u64>, mut tell: impl FnMut(Range<u64>, bool)) -> io::Result<()> {
+fn runs(file: &File, area: &Item, mut tell: impl FnMut(Range<u64>, bool)) -> io::Result<()> {
     let mut buffer = vec![0; AT_ONCE];
     let mut run: Option<(Range<u64>, bool)> = None;
-    let mut at = area.start;
-    while at < area.end {
-        // Blocks are those of the image: the first and the last may be in part outside.
-        let left = usize::try_from(area.end - at).unwrap_or(usize::MAX);
+    let Range { start: mut at, end } = area.content;
+    // Blocks are those of the image: the first and the last may be in part outside.
+    let image = at - area.before;
+    let within = |at: u64, block: usize| within(at - image, block);
+    while at < end {
+        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
         let bytes = &mut buffer[..left.min(AT_ONCE - within(at, AT_ONCE))];
         file.read_exact_at(bytes, at)?;
         let mut left = &*bytes;

@@ -6,11 +6,11 @@
 //! The layout is that of the kernel's "Data Structures and Algorithms" of ext4.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use system_image_delta::patch::{Codec, crc32c};
+
+use crate::patch::window::Window;
 
 /// What has an inode and a name: a file, a directory, a link, a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +79,9 @@ struct Extent {
 }
 
 /// Reads the image, or `None` if it is none. Nodes come in the order of their names in directories.
-pub(crate) fn read(file: &File, len: u64) -> Option<FileSystem> {
-    let mut image = Image::open(file, len)?;
+/// Places are those in the file.
+pub(crate) fn read(window: Window<'_>) -> Option<FileSystem> {
+    let mut image = Image::open(window)?;
     let mut nodes = Vec::new();
     let mut numbers = HashSet::from([ROOT]);
     let mut left = vec![(ROOT, Vec::new())];
@@ -108,12 +109,21 @@ pub(crate) fn read(file: &File, len: u64) -> Option<FileSystem> {
         }
         nodes.push(node);
     }
-    let tables = image.runs_of_inodes(numbers);
+    let mut tables = image.runs_of_inodes(numbers);
+    for (table, _) in &mut tables {
+        *table = window.place(table);
+    }
+    for node in &mut nodes {
+        node.inode = window.place(&node.inode);
+        for (_, run) in &mut node.runs {
+            *run = window.place(run);
+        }
+    }
     Some(FileSystem { nodes, tables })
 }
 
 struct Image<'a> {
-    file: &'a File,
+    window: Window<'a>,
     len: u64,
     block: u64,
     inode_len: u64,
@@ -144,9 +154,10 @@ impl Inode {
 }
 
 impl<'a> Image<'a> {
-    fn open(file: &'a File, len: u64) -> Option<Self> {
+    fn open(window: Window<'a>) -> Option<Self> {
+        let len = window.len();
         let mut sb = [0; 1024];
-        file.read_exact_at(&mut sb, 1024).ok()?;
+        window.read_exact_at(&mut sb, 1024).ok()?;
         let is_known = u16_at(&sb, 0x38) == 0xef53 && u32_at(&sb, 0x60) & UNKNOWN_FEATURES == 0;
         let log = Some(u32_at(&sb, 0x18)).filter(|&log| is_known && log <= 6)?;
         let block = 1024_u64 << log;
@@ -176,7 +187,7 @@ impl<'a> Image<'a> {
             return None;
         }
         let mut descriptors = vec![0; groups * descriptor];
-        file.read_exact_at(&mut descriptors, start).ok()?;
+        window.read_exact_at(&mut descriptors, start).ok()?;
         let tables = descriptors.chunks_exact(descriptor).map(|descriptor| {
             let high = if is_wide { u32_at(descriptor, 0x28) } else { 0 };
             (u64::from(high) << 32 | u64::from(u32_at(descriptor, 8))).saturating_mul(block)
@@ -189,7 +200,7 @@ impl<'a> Image<'a> {
         };
         Some(Self {
             seed: Some(seed).filter(|_| u32_at(&sb, 0x64) & CHECKSUMS != 0),
-            file,
+            window,
             len,
             block,
             inode_len,
@@ -243,7 +254,7 @@ impl<'a> Image<'a> {
     fn node(&mut self, number: u32, path: Vec<u8>) -> Option<(Inode, Node)> {
         let start = self.place(number)?;
         let mut bytes = [0; 128];
-        self.file.read_exact_at(&mut bytes, start).ok()?;
+        self.window.read_exact_at(&mut bytes, start).ok()?;
         let mode = u16_at(&bytes, 0);
         let inode = Inode {
             mode,
@@ -305,7 +316,7 @@ impl<'a> Image<'a> {
             return None;
         }
         let mut bytes = vec![0; usize::try_from(self.block).ok()?];
-        self.file.read_exact_at(&mut bytes, start).ok()?;
+        self.window.read_exact_at(&mut bytes, start).ok()?;
         Some(bytes)
     }
 
@@ -432,7 +443,9 @@ fn entries(mut block: &[u8], all: &mut Vec<(u32, Vec<u8>)>) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::fs::File;
     use std::io::Write;
+    use std::os::unix::fs::FileExt;
     use std::path::Path;
     use std::process::Command;
 
@@ -492,7 +505,7 @@ mod tests {
 
     fn read(image: &File) -> BTreeMap<Vec<u8>, Node> {
         let len = image.metadata().unwrap().len();
-        let nodes = super::read(image, len).unwrap().nodes;
+        let nodes = super::read(Window::new(image, &(0..len))).unwrap().nodes;
         nodes
             .into_iter()
             .map(|node| (node.path.clone(), node))
@@ -606,7 +619,7 @@ mod tests {
                     let mut file = tempfile::tempfile().unwrap();
                     file.write_all(&damaged).unwrap();
                     let len = damaged.len() as u64;
-                    let found = super::read(&file, len).unwrap_or_default();
+                    let found = super::read(Window::new(&file, &(0..len))).unwrap_or_default();
                     prop_assert!(found.tables.iter().all(|(run, _)| run.end <= len));
                     for node in found.nodes {
                         prop_assert!(node.runs.iter().all(|(_, run)| run.end <= len));

@@ -1,4 +1,5 @@
-//! Takes images apart: tar archives, file systems, and cpio archives within initial RAM disks.
+//! Takes images apart: tar archives, file systems also within them, and cpio archives within initial
+//! RAM disks.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -9,8 +10,8 @@ use system_image_delta::patch::Codec;
 use system_image_delta::{Kind, Limits, Reader};
 
 use crate::index::Section;
-use crate::patch::ext4;
-use crate::patch::ramdisk;
+use crate::patch::window::Window;
+use crate::patch::{android, ext4, ramdisk, squashfs};
 
 /// What an item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,11 @@ pub(crate) enum Sort {
     File,
     /// A directory or an inode of a file system.
     Table,
-    /// What else there is in a file system, free space too. All of it is content.
+    /// What else there is in a file system, free space too. All of it is content; the path is that
+    /// of the image, and `before` its place there.
     Area,
+    /// An image of blocks that are each packed.
+    Blocks,
 }
 
 /// A part of an image that is looked at as a whole.
@@ -75,73 +79,131 @@ impl Item {
     }
 }
 
+/// Where a table of inodes is, and how its checksums are made.
+pub(crate) type Table = (Range<u64>, Codec);
+
 /// An image, taken apart.
 pub(crate) struct Image {
     /// Its items, in order.
     pub(crate) items: Vec<Item>,
     /// Tables of inodes that can be had without checksums.
-    pub(crate) tables: Vec<(Range<u64>, Codec)>,
+    pub(crate) tables: Vec<Table>,
 }
 
 impl Image {
     /// Takes a file apart. What is no archive is one item that is all content.
     pub(crate) fn read(file: &File, len: u64) -> Self {
-        let alone = |items| Self {
-            items,
+        Self::of(file, tar(file, len).unwrap_or_else(|| vec![whole(len)]))
+    }
+
+    /// The items, with those that are images or archives themselves taken apart.
+    pub(crate) fn of(file: &File, items: Vec<Item>) -> Self {
+        let mut image = Self {
+            items: Vec::with_capacity(items.len()),
             tables: Vec::new(),
         };
-        tar(file, len)
-            .map(|items| alone(ramdisk::taken_apart(file, items)))
-            .or_else(|| ext4(file, len))
-            .unwrap_or_else(|| alone(vec![whole(len)]))
+        for item in items {
+            let window = Window::new(file, &item.content);
+            if let Some(found) = ext4::read(window) {
+                let inner = file_system(found, &item);
+                image.within(item, inner);
+            } else if let Some(parts) = android::parts(window) {
+                let part = |(name, range): (_, Range<u64>)| {
+                    Item::new(inside(&item.path, name), range.start..range.start, range)
+                };
+                let mut inner: Vec<_> = parts.into_iter().map(part).collect();
+                for at in 1..inner.len() {
+                    inner[at - 1].end = inner[at].content.start;
+                }
+                image.within(item, (ramdisk::taken_apart(file, inner), Vec::new()));
+            } else if squashfs::is_one(window) {
+                let sort = Sort::Blocks;
+                image.items.push(Item { sort, ..item });
+            } else {
+                image
+                    .items
+                    .append(&mut ramdisk::taken_apart(file, vec![item]));
+            }
+        }
+        image
+    }
+
+    /// Appends what an item consists of, between its head and its padding.
+    fn within(&mut self, item: Item, (mut inner, mut tables): (Vec<Item>, Vec<Table>)) {
+        let Range { start, end } = item.content;
+        let (behind, padded) = (inner.last().map_or(start, |last| last.end), item.end);
+        if !item.head.is_empty() {
+            self.items.push(Item {
+                content: start..start,
+                end: start,
+                ..item
+            });
+        }
+        self.items.append(&mut inner);
+        self.tables.append(&mut tables);
+        if behind < padded {
+            self.items.push(Item {
+                end: padded,
+                ..Item::new(Vec::new(), behind..end, end..end)
+            });
+        }
+    }
+}
+
+/// A path within an image.
+fn inside(image: &[u8], path: impl AsRef<[u8]>) -> Vec<u8> {
+    if image.is_empty() {
+        path.as_ref().to_vec()
+    } else {
+        [image, b"/", path.as_ref()].concat()
     }
 }
 
 /// Inodes, directories and files of a file system, and all that is between them.
-fn ext4(file: &File, len: u64) -> Option<Image> {
+fn file_system(found: ext4::FileSystem, image: &Item) -> (Vec<Item>, Vec<Table>) {
     let mut items = Vec::new();
-    let found = ext4::read(file, len)?;
     for node in found.nodes {
-        // No file has such a name.
-        let path = [b"\0", &node.path[..]].concat();
+        let is_directory = matches!(node.path.last(), None | Some(b'/'));
+        let path = inside(&image.path, node.path);
         let end = node.inode.end;
         items.push(Item {
             sort: Sort::Table,
-            ..Item::new(path, node.inode, end..end)
+            // No file has such a name.
+            ..Item::new([b"\0", &path[..]].concat(), node.inode, end..end)
         });
-        let is_directory = matches!(node.path.last(), None | Some(b'/'));
         for (before, run) in node.runs {
             let behind = node.size.saturating_sub(before + run.end - run.start);
+            let in_image = run.end - image.content.start;
             items.push(Item {
                 sort: if is_directory {
                     Sort::Table
                 } else {
                     Sort::File
                 },
-                end: run.end.next_multiple_of(node.block),
+                end: image.content.start + in_image.next_multiple_of(node.block),
                 before,
                 behind,
-                ..Item::new(node.path.clone(), run.start..run.start, run)
+                ..Item::new(path.clone(), run.start..run.start, run)
             });
         }
     }
-    Some(Image {
-        items: covering(items, len),
-        tables: found.tables,
-    })
+    (covering(items, image), found.tables)
 }
 
-/// The items in their order, with areas between them. Of those that overlap the first is kept.
-fn covering(mut items: Vec<Item>, len: u64) -> Vec<Item> {
+/// The items in their order, with areas of the image between them. Of those that overlap the first is
+/// kept.
+fn covering(mut items: Vec<Item>, image: &Item) -> Vec<Item> {
     items.sort_by_key(Item::start);
     let mut all: Vec<Item> = Vec::with_capacity(items.len());
+    let Range { start, end } = image.content;
     let area = |range: Range<u64>| Item {
         sort: Sort::Area,
-        ..Item::new(Vec::new(), range.start..range.start, range)
+        before: range.start - start,
+        ..Item::new(image.path.clone(), range.start..range.start, range)
     };
-    let mut at = 0;
+    let mut at = start;
     for item in items {
-        if item.start() < at || item.end > len {
+        if item.start() < at || item.end > end {
             continue;
         }
         if at < item.start() {
@@ -150,8 +212,8 @@ fn covering(mut items: Vec<Item>, len: u64) -> Vec<Item> {
         at = item.end;
         all.push(item);
     }
-    if at < len {
-        all.push(area(at..len));
+    if at < end {
+        all.push(area(at..end));
     }
     all
 }

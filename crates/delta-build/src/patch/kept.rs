@@ -1,27 +1,27 @@
 //! Which parts of the base's file a patch leads from. A sequence of bytes is kept whole; of an archive
-//! that stands for a tree, the files that the patch uses are left, one after another.
+//! that stands for what it installs, the files that the patch uses are left, one after another.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 
 use system_image_delta::patch::ReadAt;
-use system_image_delta::patch::tree::Files;
-use system_image_delta::{Kind, MemberPath};
+use system_image_delta::patch::tree::{Files, is_readable};
+use system_image_delta::{Kind, MemberPath, SPARSE_IMAGE};
 
 use crate::delta::DeltaError;
 use crate::index::{Index, Side};
 use crate::patch::image::{Image, Item};
-use crate::patch::ramdisk;
+use crate::patch::plan;
 
-/// The files of a tree, in the archive that leads to it.
+/// What a device has installed, in the archive that leads to it.
 pub(crate) struct Tree {
     /// In the order in which they stand there.
     files: Vec<(Range<u64>, MemberPath)>,
 }
 
 impl Tree {
-    /// The files of a canonical archive that are below `system/` and not left out.
+    /// The files of a canonical archive that stay as they are on a device, and are not left out.
     pub(crate) fn read(
         archive: &File,
         is_left_out: &dyn Fn(&MemberPath) -> bool,
@@ -33,12 +33,10 @@ impl Tree {
             let Kind::File { size } = index.inodes[inode].header.kind else {
                 continue;
             };
-            let Some((b"system", _)) = path.split_first() else {
-                continue;
-            };
-            if size > 0 && !is_known[inode] && !is_left_out(path) {
+            let is_usable = is_readable(path) && !is_left_out(path);
+            let start = index.inodes[inode].data;
+            if size > 0 && !is_known[inode] && is_usable && !is_sparse(archive, start) {
                 is_known[inode] = true;
-                let start = index.inodes[inode].data;
                 files.push((start..start + size, path.clone()));
             }
         }
@@ -58,10 +56,7 @@ impl Tree {
             let head = range.start..range.start;
             Item::new(path.as_bytes().to_vec(), head, range.clone())
         });
-        Image {
-            items: ramdisk::taken_apart(archive, items.collect()),
-            tables: Vec::new(),
-        }
+        Image::of(archive, items.collect())
     }
 
     /// The files that one of these ranges of the archive touches.
@@ -74,12 +69,17 @@ impl Tree {
             while ranges.next_if(|used| used.end <= range.start).is_some() {}
             if ranges.peek().is_some_and(|used| used.start < range.end) {
                 kept.push(range.clone());
-                let (_, below) = path.split_first().expect("it is below `system`");
-                used.push(&below, range.end - range.start);
+                used.push(path, range.end - range.start);
             }
         }
         (kept, used)
     }
+}
+
+/// Whether an image in Android's sparse form begins there: a partition holds something else then.
+fn is_sparse(archive: &File, start: u64) -> bool {
+    let end = start + SPARSE_IMAGE.len() as u64;
+    plan::read(archive, &(start..end)).is_ok_and(|magic| magic == SPARSE_IMAGE)
 }
 
 /// Ranges of a file, joined.

@@ -135,7 +135,7 @@ fn made(
             Ok::<_, io::Error>((digests(target, target_len, target_block)?, whole))
         });
         let image = tree.map_or_else(|| Image::read(base, base_len), |tree| tree.image(base));
-        let (base, target) = ((base, base_len, image), (target, target_len));
+        let (base, target) = ((base, image), (target, target_len));
         let plan = plan::plan(base, target, (packings, &allowed), options.threads);
         let digests = digests.join().expect("it does not panic");
         plan.and_then(|plan| {

@@ -6,6 +6,7 @@
 //! the target so far: whole, by its content; or approximately, in the piece that had its place
 //! before. What is not understood is a piece like any other.
 
+mod android;
 mod area;
 mod body;
 mod effort;
@@ -26,6 +27,7 @@ mod ramdisk;
 mod room;
 mod squashfs;
 mod view;
+mod window;
 
 pub use effort::Effort;
 pub use make::{MakeError, Options, Summary, make, make_for_tree};

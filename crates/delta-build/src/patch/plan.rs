@@ -14,9 +14,8 @@ use system_image_delta::patch::Codec;
 
 use crate::patch::area::Areas;
 use crate::patch::files::Files;
-use crate::patch::image::{Image, Item, Sort};
+use crate::patch::image::{Image, Item, Sort, Table};
 use crate::patch::packed::{Packings, Remade};
-use crate::patch::squashfs;
 use crate::patch::view::{Shown, View};
 
 mod blocks;
@@ -111,9 +110,6 @@ enum Seen {
 /// A content by its length and SHA-256.
 pub(crate) type Content = (u64, [u8; 32]);
 
-/// Where a table of inodes is, and how its checksums are made.
-type Table = (Range<u64>, Codec);
-
 /// What came of a search for a content.
 #[derive(Clone, Copy)]
 enum Found {
@@ -166,7 +162,7 @@ pub(crate) fn index(range: &Range<u64>) -> Range<usize> {
 
 /// Decides for all of the target; `old` is the base, taken apart.
 pub(crate) fn plan(
-    (base, base_len, old): (&File, u64, Image),
+    (base, old): (&File, Image),
     (target, target_len): (&File, u64),
     (packings, allowed): (&Packings, &(dyn Fn(Codec, u64) -> bool + Sync)),
     threads: usize,
@@ -176,7 +172,7 @@ pub(crate) fn plan(
     let mut planner = Planner {
         base,
         target,
-        areas: Areas::new((base, base_len), &items)?,
+        areas: Areas::new(base, &items)?,
         joined: HashMap::new(),
         shown: 0,
         target_files: Files::new(new.items),
@@ -194,12 +190,6 @@ pub(crate) fn plan(
         packings,
         allowed,
     };
-    if let Some(new) = squashfs::read(target, target_len)
-        && let Some(old) = squashfs::read(base, base_len)
-    {
-        planner.blocks(old, &new, target_len)?;
-        return Ok(planner.plan);
-    }
     let items = planner.target_files.items.clone();
     let known = planner.compare(&items, threads)?;
     planner.remake(&items, &known, threads)?;
@@ -221,7 +211,7 @@ impl Planner<'_> {
     fn item(&mut self, item: &Item, known: Known) -> io::Result<()> {
         if item.sort == Sort::Area {
             let views = &mut self.plan.views;
-            let segments = self.areas.segments(self.target, &item.content, views)?;
+            let segments = self.areas.segments(self.target, item, views)?;
             self.plain(segments);
             return Ok(());
         }
@@ -230,6 +220,17 @@ impl Planner<'_> {
         let first = self.files.counterpart(&item.path, item.whole()).cloned();
         let old = first.as_ref().map(|first| self.piece(item, first));
         Self::head(item, old.as_ref(), Space::Base, &mut segments);
+        if item.sort == Sort::Blocks
+            && let Some(old) = old.as_ref().filter(|old| old.sort == Sort::Blocks)
+            && let Some((old, new)) = self.both(&old.content, &item.content)
+        {
+            self.plain(segments);
+            self.blocks(old, &new, &item.content)?;
+            let mut segments = Vec::new();
+            Self::padding(item, None, Space::Base, false, &mut segments);
+            self.plain(segments);
+            return Ok(());
+        }
         if size == 0 {
             Self::padding(item, old.as_ref(), Space::Base, false, &mut segments);
             self.plain(segments);

@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 
 use system_image_delta::patch::{Codec, Unpacker};
 
+use crate::patch::window::Window;
+
 /// Bytes that are packed as one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Block {
@@ -131,12 +133,12 @@ struct Table {
 }
 
 impl Table {
-    fn read(file: &File, place: Range<u64>) -> Option<Self> {
+    fn read(window: Window<'_>, place: Range<u64>) -> Option<Self> {
         let mut table = Self::default();
         let mut at = place.start;
         while at < place.end {
             let mut head = [0; 2];
-            file.read_exact_at(&mut head, at).ok()?;
+            window.read_exact_at(&mut head, at).ok()?;
             let head = u16::from_le_bytes(head);
             let len = u64::from(head & 0x7fff);
             let mut block = Block {
@@ -148,7 +150,7 @@ impl Table {
                 return None;
             }
             let mut bytes = vec![0; usize::from(head & 0x7fff)];
-            file.read_exact_at(&mut bytes, block.range.start).ok()?;
+            window.read_exact_at(&mut bytes, block.range.start).ok()?;
             if block.is_packed {
                 bytes = unpack(&bytes, usize::try_from(TABLE_BLOCK).ok()?)?;
                 block.plain_len = bytes.len() as u64;
@@ -162,21 +164,26 @@ impl Table {
     }
 
     /// A table of so many entries, each of so many bytes, whose blocks are found by an index.
-    fn indexed(file: &File, index_at: u64, (count, entry): (u32, u64), len: u64) -> Option<Self> {
+    fn indexed(
+        window: Window<'_>,
+        index_at: u64,
+        (count, entry): (u32, u64),
+        len: u64,
+    ) -> Option<Self> {
         let size = u64::from(count) * entry;
         let blocks = size.div_ceil(TABLE_BLOCK);
         if blocks * 8 > len {
             return None;
         }
         let mut index = vec![0; usize::try_from(blocks * 8).ok()?];
-        file.read_exact_at(&mut index, index_at).ok()?;
+        window.read_exact_at(&mut index, index_at).ok()?;
         let mut all = Self::default();
         for entry in index.chunks_exact(8) {
             let at = u64_at(entry, 0)?;
             let mut head = [0; 2];
-            file.read_exact_at(&mut head, at).ok()?;
+            window.read_exact_at(&mut head, at).ok()?;
             let end = at.checked_add(2 + u64::from(u16::from_le_bytes(head) & 0x7fff))?;
-            let mut part = Self::read(file, at..end.min(len))?;
+            let mut part = Self::read(window, at..end.min(len))?;
             if all.bytes.len() > LONGEST_TABLE {
                 return None;
             }
@@ -202,34 +209,44 @@ impl Table {
     }
 }
 
-/// Reads the image, or `None` if it is none that can be read.
-pub(crate) fn read(file: &File, len: u64) -> Option<Image> {
+/// Whether this begins like an image that can be read.
+pub(crate) fn is_one(window: Window<'_>) -> bool {
+    head(window).is_some()
+}
+
+/// The superblock.
+fn head(window: Window<'_>) -> Option<[u8; 96]> {
     let mut sb = [0; 96];
-    file.read_exact_at(&mut sb, 0).ok()?;
-    let block_len = u32_at(&sb, 12)?;
+    window.read_exact_at(&mut sb, 0).ok()?;
     let is_known = sb.starts_with(b"hsqs")
         && u16_at(&sb, 20)? == ZSTD
         && u16_at(&sb, 28)? == 4
-        && (4096..=1 << 20).contains(&block_len);
+        && (4096..=1 << 20).contains(&u32_at(&sb, 12)?);
+    is_known.then_some(sb)
+}
+
+/// Reads the image, or `None` if it is none that can be read. Places are those in the file.
+pub(crate) fn read(window: Window<'_>) -> Option<Image> {
+    let len = window.len();
+    let sb = head(window)?;
+    let block_len = u32_at(&sb, 12)?;
     let starts = [64, 72, 80].map(|at| u64_at(&sb, at).filter(|&at| at <= len));
-    let [Some(inodes_at), Some(directories_at), Some(fragments_at)] =
-        starts.map(|at| at.filter(|_| is_known))
-    else {
+    let [Some(inodes_at), Some(directories_at), Some(fragments_at)] = starts else {
         return None;
     };
     let count = u32_at(&sb, 16)?;
-    let list = Table::indexed(file, fragments_at, (count, 16), len)?;
+    let list = Table::indexed(window, fragments_at, (count, 16), len)?;
     let exports_at = u64_at(&sb, 88)?;
     let exports = if exports_at == u64::MAX {
         Table::default()
     } else {
-        Table::indexed(file, exports_at, (u32_at(&sb, 4)?, 8), len)?
+        Table::indexed(window, exports_at, (u32_at(&sb, 4)?, 8), len)?
     };
     // The table of fragments stands behind that of directories, its index behind it.
     let directories_end = list.blocks.first();
     let directories_end = directories_end.map_or(fragments_at, |block| block.range.start - 2);
-    let inodes = Table::read(file, inodes_at..directories_at)?;
-    let directories = Table::read(file, directories_at..directories_end)?;
+    let inodes = Table::read(window, inodes_at..directories_at)?;
+    let directories = Table::read(window, directories_at..directories_end)?;
     let entries = list.bytes.chunks_exact(16);
     let fragments: Option<Vec<Block>> = entries
         .map(|entry| block(u64_at(entry, 0)?, u32_at(entry, 8)?, block_len.into(), len))
@@ -258,22 +275,26 @@ pub(crate) fn read(file: &File, len: u64) -> Option<Image> {
     streams.push(directories.stream(b"\0directories"));
     streams.push(list.stream(b"\0fragments"));
     streams.push(exports.stream(b"\0exports"));
+    let of_streams = streams.iter_mut().flat_map(|stream| &mut stream.blocks);
+    for block in of_streams.chain(&mut fragments) {
+        block.range = window.place(&block.range);
+    }
     Some(Image {
         streams,
         fragments,
-        level: level(file, &sb)?,
+        level: level(window, &sb)?,
     })
 }
 
 /// The level, which stands behind the head if it is not the usual one.
-fn level(file: &File, head: &[u8]) -> Option<u8> {
+fn level(window: Window<'_>, head: &[u8]) -> Option<u8> {
     const USUAL: u8 = 15;
     const HAS_OPTIONS: u16 = 0x400;
     if u16_at(head, 24)? & HAS_OPTIONS == 0 {
         return Some(USUAL);
     }
     let mut level = [0; 4];
-    file.read_exact_at(&mut level, 96 + 2).ok()?;
+    window.read_exact_at(&mut level, 96 + 2).ok()?;
     let level = u8::try_from(u32::from_le_bytes(level)).ok()?;
     (1..=22).contains(&level).then_some(level)
 }
@@ -493,7 +514,7 @@ mod tests {
         ] {
             let image = image(root.path(), options);
             let len = image.as_file().metadata().unwrap().len();
-            let read = read(image.as_file(), len).unwrap();
+            let read = read(Window::new(image.as_file(), &(0..len))).unwrap();
             assert_eq!(read.level, level, "{options:?}");
             let streams: BTreeMap<_, _> = read.streams.iter().map(|s| (&s.path[..], s)).collect();
             for (path, bytes) in &files {
@@ -527,7 +548,7 @@ mod tests {
                 let mut file = tempfile::tempfile().unwrap();
                 file.write_all(&damaged).unwrap();
                 let len = damaged.len() as u64;
-                let Some(image) = read(&file, len) else {
+                let Some(image) = read(Window::new(&file, &(0..len))) else {
                     return Ok(());
                 };
                 let blocks = image.streams.iter().flat_map(|stream| &stream.blocks);

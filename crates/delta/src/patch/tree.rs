@@ -1,9 +1,9 @@
-//! Patches whose base stands as files of a tree: in front of the patch is a list of the files that
-//! are its base, one after another (`docs/formats/patch.md`, section Trees).
+//! Patches whose base is what a device has installed: in front of the patch is a list of the files and
+//! the partitions that are its base, one after another (`docs/formats/patch.md`, section Trees).
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,12 +17,13 @@ use crate::patch::blocks::Output;
 use crate::patch::header::{Header, HeaderError};
 use crate::patch::varint;
 use crate::path::MemberPath;
+use crate::route::Route;
 
-/// The first bytes of a patch whose base stands as files.
+/// The first bytes of a patch whose base is what is installed.
 pub const MAGIC: [u8; 8] = *b"\x89SIT\r\n\x1a\n";
 
 /// The version of the list.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Longest list in bytes: that of some hundred thousand files.
 const LONGEST_LIST: u64 = 16 << 20;
@@ -40,7 +41,8 @@ const PER_FILE: u64 = 16;
 /// Most memory for a list that was read, in bytes.
 const MOST_MEMORY: u64 = 32 << 20;
 
-/// Files of a tree, which together are a base: their contents follow one another.
+/// What is installed of an archive's members, as far as it is a base: the contents follow one another.
+/// Members below `system` are files of the tree, those below `partitions` the beginnings of partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     listed: Vec<Listed>,
@@ -83,7 +85,7 @@ impl Files {
         self.listed.len()
     }
 
-    /// Their paths below the tree's root, in order.
+    /// Their paths in an archive, in order.
     pub fn paths(&self) -> impl Iterator<Item = MemberPath> {
         let path = |number| MemberPath::parse(self.path(number)).expect("it was one");
         (0..self.listed.len()).map(path)
@@ -165,7 +167,8 @@ impl Files {
             before.extend_from_slice(&left[..more]);
             left = &left[more..];
             let path = MemberPath::parse(&before).ok();
-            let path = path.filter(|path| !path.is_root() && path.as_bytes() == before);
+            let is_known = |path: &MemberPath| path.as_bytes() == before && is_readable(path);
+            let path = path.filter(is_known);
             if files.len.checked_add(len).is_none() {
                 return Err(HeaderError::Damaged("the length of a file in its list"));
             }
@@ -188,7 +191,33 @@ fn within(len: u64, bytes: &[u8]) -> Option<usize> {
     usize::try_from(len).ok().filter(|&len| len <= bytes.len())
 }
 
-/// A patch whose base stands as files.
+/// What a device has installed, to be read.
+pub trait Installed: Sync {
+    /// Opens a file of the system, by its path below the root; `None` if there is no regular file.
+    fn file(&self, path: &MemberPath) -> io::Result<Option<File>>;
+
+    /// Opens a partition, by the name that its image has in archives; `None` if there is none.
+    fn partition(&self, name: &str) -> io::Result<Option<File>>;
+}
+
+/// A tree alone.
+impl Installed for Root {
+    fn file(&self, path: &MemberPath) -> io::Result<Option<File>> {
+        self.open_file(path.as_bytes())
+    }
+
+    fn partition(&self, _name: &str) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+}
+
+/// Whether members of this path can be read where they are installed.
+pub fn is_readable(path: &MemberPath) -> bool {
+    let route = Route::of(path);
+    matches!(&route, Route::System(below) if !below.is_root()) || route.partition().is_some()
+}
+
+/// A patch whose base is what is installed.
 #[derive(Debug)]
 pub struct TreePatch<R> {
     files: Files,
@@ -233,10 +262,10 @@ impl<R: Read> TreePatch<R> {
         self.memory.saturating_add(self.patch.header().memory)
     }
 
-    /// Makes the target of the files below `root`, which are only read. As [`Patch::apply`].
+    /// Makes the target of what is installed, which is only read. As [`Patch::apply`].
     pub fn apply(
         self,
-        root: &Root,
+        installed: &dyn Installed,
         output: &mut dyn Output,
         limits: Limits,
     ) -> Result<Applied, ApplyError> {
@@ -249,17 +278,17 @@ impl<R: Read> TreePatch<R> {
         let memory = limits.memory - self.memory;
         let base = Tree {
             files: &self.files,
-            root,
+            installed,
             open: Mutex::new(VecDeque::new()),
         };
         self.patch.apply(&base, output, Limits { memory, ..limits })
     }
 }
 
-/// Files of a tree as one sequence of bytes.
+/// What is installed as one sequence of bytes.
 struct Tree<'a> {
     files: &'a Files,
-    root: &'a Root,
+    installed: &'a dyn Installed,
     /// The files that were opened last, by their numbers: several threads read, each a file for a while.
     open: Mutex<VecDeque<(usize, Arc<File>)>>,
 }
@@ -284,15 +313,20 @@ impl Tree<'_> {
     }
 
     fn opened(&self, number: usize) -> io::Result<File> {
-        let path = self.files.path(number);
-        let file = self.root.open_file(path)?;
+        let path = MemberPath::parse(self.files.path(number)).map_err(io::Error::other)?;
         let len = self.files.end(number) - self.files.listed[number].start;
-        if let Some(file) = file
-            && file.metadata()?.len() == len
-        {
-            return Ok(file);
+        let route = Route::of(&path);
+        let (file, may_be_longer) = match (&route, route.partition()) {
+            (Route::System(below), _) => (self.installed.file(below)?, false),
+            (_, Some(name)) => (self.installed.partition(name)?, true),
+            _ => (None, false),
+        };
+        if let Some(mut file) = file {
+            let has = file.seek(SeekFrom::End(0))?;
+            if has == len || has > len && may_be_longer {
+                return Ok(file);
+            }
         }
-        let path = MemberPath::parse(path).map_err(io::Error::other)?;
         Err(io::Error::other(OtherFile(path)))
     }
 }

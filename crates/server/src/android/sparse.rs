@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use anyhow::{Context, bail, ensure};
+use system_image_delta::SPARSE_IMAGE;
 
-const MAGIC: u32 = 0xed26_ff3a;
 const RAW: u16 = 0xcac1;
 const FILL: u16 = 0xcac2;
 const HOLE: u16 = 0xcac3;
@@ -19,7 +19,7 @@ pub(super) fn expand(source: &mut File, mut output: &File) -> anyhow::Result<()>
     let mut head = [0; 28];
     let read = source.read(&mut head)?;
     source.rewind()?;
-    if read < head.len() || word(&head, 0) != MAGIC {
+    if read < head.len() || !head.starts_with(&SPARSE_IMAGE) {
         io::copy(source, &mut output)?;
         return Ok(());
     }
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn chunks_become_what_they_stand_for() {
         let mut image = Vec::new();
-        image.extend(MAGIC.to_le_bytes());
+        image.extend(SPARSE_IMAGE);
         for half in [1u16, 0, 28, 12] {
             image.extend(half.to_le_bytes());
         }

@@ -1,15 +1,15 @@
 //! `server patch`: the change between any two files, as `docs/formats/patch.md` has it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, IntoInnerError, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IntoInnerError, Write};
 
 use anyhow::Context as _;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Subcommand;
 use serde::Serialize;
-use system_image_delta::Root;
-use system_image_delta::patch::tree::{self, TreePatch};
+use system_image_delta::patch::tree::{self, Installed, OtherFile, TreePatch};
 use system_image_delta::patch::{self, ApplyError, Header, HeaderError, Identity, Limits};
+use system_image_delta::{MemberPath, Root, Route};
 use system_image_delta_build::patch::{Effort, Options, Packings, make, make_for_tree};
 use system_image_delta_build::{classify, delta, normalise};
 use system_image_durable::Staged;
@@ -53,6 +53,9 @@ pub(super) enum Patch {
         /// Most memory that it may take
         #[arg(long, value_name = "SIZE", default_value = "96MiB", value_parser = size)]
         max_memory: u64,
+        /// Where the system's partitions are, each as NAME.img: devices, links to them or images
+        #[arg(long, value_name = "DIRECTORY")]
+        partitions: Option<Utf8PathBuf>,
     },
     /// Tell what a patch leads from and to, and what applying it takes
     Info {
@@ -84,7 +87,7 @@ struct Applied {
 #[derive(Debug, Serialize)]
 struct Info {
     base: Side,
-    /// Of how many files of a tree the base consists.
+    /// Of how many files and partitions of a device the base consists.
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<usize>,
     target: Side,
@@ -144,7 +147,14 @@ impl Patch {
                 patch,
                 out,
                 max_memory,
-            } => apply_file(&base, &patch, &out, max_memory, context),
+                partitions,
+            } => apply_file(
+                (&base, partitions.as_deref()),
+                &patch,
+                &out,
+                max_memory,
+                context,
+            ),
             Self::Info { patch } => {
                 let opened = Opened::new(&patch)?;
                 let (files, memory) = match &opened {
@@ -171,7 +181,7 @@ impl Patch {
                         info.target.bytes, info.target.sha256
                     );
                     if let Some(files) = info.files {
-                        println!("reads   {files} files of the installed system");
+                        println!("reads   {files} files and partitions of a device");
                     }
                     println!("memory  {}", Size(info.memory));
                     println!("unpacks {}", Size(info.work));
@@ -236,7 +246,7 @@ fn make_file(
 }
 
 fn apply_file(
-    base: &Utf8Path,
+    (base, partitions): (&Utf8Path, Option<&Utf8Path>),
     patch: &Utf8Path,
     out: &Utf8Path,
     memory: u64,
@@ -265,9 +275,10 @@ fn apply_file(
             (staged, applied)
         }
         Opened::Tree(patch) => {
-            let root = Root::open(base.as_std_path()).with_context(|| reading(base))?;
+            let system = Root::open(base.as_std_path()).with_context(|| reading(base))?;
+            let installed = Laid { system, partitions };
             let mut staged = begin()?;
-            let applied = patch.apply(&root, staged.file(), limits);
+            let applied = patch.apply(&installed, staged.file(), limits);
             (staged, applied)
         }
     };
@@ -297,6 +308,28 @@ fn apply_file(
         };
         context.say(&format!("{out}: {}{left}", Size(applied.bytes)));
     })
+}
+
+/// A system, and its partitions in a directory.
+struct Laid<'a> {
+    system: Root,
+    partitions: Option<&'a Utf8Path>,
+}
+
+impl Installed for Laid<'_> {
+    fn file(&self, path: &MemberPath) -> io::Result<Option<File>> {
+        self.system.file(path)
+    }
+
+    fn partition(&self, name: &str) -> io::Result<Option<File>> {
+        let Some(directory) = self.partitions else {
+            return Ok(None);
+        };
+        match File::open(directory.join(format!("{name}.img"))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
 }
 
 /// The archive of a root file system in the form that publishing gives it.
@@ -372,7 +405,10 @@ pub(super) fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static
             _ => None,
         };
     }
-    cause
-        .is::<HeaderError>()
-        .then_some("was it downloaded whole, and as binary?")
+    if cause.is::<HeaderError>() {
+        return Some("was it downloaded whole, and as binary?");
+    }
+    let error = cause.downcast_ref::<OtherFile>()?;
+    let is_image = Route::of(&error.0).partition().is_some();
+    is_image.then_some("`--partitions` tells where the system's partitions are")
 }

@@ -15,6 +15,7 @@ use crate::patch::image::Item;
 use crate::patch::packed;
 use crate::patch::squashfs::{self, Block, Image, Stream};
 use crate::patch::view::Shown;
+use crate::patch::window::Window;
 
 /// A part of a plain block: which stream it belongs to.
 struct Span {
@@ -126,16 +127,27 @@ fn in_order(image: &Image) -> Vec<(Block, Vec<Span>)> {
 }
 
 impl Planner<'_> {
-    /// Decides for all of an image of blocks, `target_len` bytes long.
-    pub(super) fn blocks(&mut self, base: Image, new: &Image, target_len: u64) -> io::Result<()> {
+    /// Two images of blocks, one of the base and one of the target, that stand there.
+    pub(super) fn both(&self, old: &Range<u64>, new: &Range<u64>) -> Option<(Image, Image)> {
+        let old = squashfs::read(Window::new(self.base, old))?;
+        Some((old, squashfs::read(Window::new(self.target, new))?))
+    }
+
+    /// Decides for all of an image of blocks, which stands at `place` in the target.
+    pub(super) fn blocks(
+        &mut self,
+        base: Image,
+        new: &Image,
+        place: &Range<u64>,
+    ) -> io::Result<()> {
         let mut blocks = Blocks::new(self.base, base)?;
-        let mut at = 0;
+        let mut at = place.start;
         for (block, spans) in in_order(new) {
             self.between_blocks(at..block.range.start);
             at = block.range.end;
             self.block(&mut blocks, new, &block, &spans)?;
         }
-        self.between_blocks(at..target_len);
+        self.between_blocks(at..place.end);
         Ok(())
     }
 

@@ -23,7 +23,7 @@ impl Planner<'_> {
     /// What each of these items of the target is known by.
     pub(super) fn compare(&self, items: &[Item], threads: usize) -> io::Result<Vec<Known>> {
         let known = parallel::each(threads, items, |item| {
-            if item.sort == Sort::Area || item.len() == 0 {
+            if matches!(item.sort, Sort::Area | Sort::Blocks) || item.len() == 0 {
                 return Ok(Known::Other(None));
             }
             let old = self.files.counterpart(&item.path, item.whole());
