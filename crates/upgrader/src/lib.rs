@@ -9,6 +9,7 @@
 //! | [`storage`] | where a system is: directory, block device, image file |
 //! | [`deploy`] | where a new system is prepared, and how it takes the place of the old one |
 //! | [`stage`], [`partition`], [`data`] | what archives bring beside the system; user data |
+//! | [`installed`] | what patches read |
 //! | [`prepare`], [`work`] | all that comes before the first change; the changes, piece by piece |
 //! | [`journal`] | how far the work has got, for the next run |
 //! | [`progress`], [`outcome`], [`hint`], [`log`](mod@log) | what others are told |
@@ -26,6 +27,7 @@ pub mod data;
 pub mod deploy;
 pub mod drop_box;
 pub mod hint;
+pub mod installed;
 pub mod journal;
 pub mod keyrings;
 pub mod log;

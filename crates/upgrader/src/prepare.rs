@@ -9,6 +9,7 @@ use system_image_report::Size;
 use crate::config::{Settings, Way as Wanted};
 use crate::data::password;
 use crate::deploy::{self, Deployment, State, slot};
+use crate::installed::InstalledSystem;
 use crate::journal::{Begun, Way};
 use crate::keyrings;
 use crate::log;
@@ -298,6 +299,7 @@ fn patch(
     let storage = installed_storage(settings)?;
     let root = storage.look()?;
     let mut make = || -> anyhow::Result<()> {
+        let installed = InstalledSystem::new(settings, &root)?;
         for (number, tarball) in tarballs.iter_mut().enumerate() {
             let Some(len) = tarball.patched_len() else {
                 continue;
@@ -305,7 +307,7 @@ fn patch(
             let what = format!("applying {} to the installed system", tarball.name());
             told.step(&what, |_| {
                 let archive = stage.archive_to_make(number, len)?;
-                let left = tarball.make(&root, archive, settings.patch_limits)?;
+                let left = tarball.make(&installed, archive, settings.patch_limits)?;
                 if left > 0 {
                     let name = tarball.name();
                     log(&format!("{name}: an earlier run had made {left} bytes"));
@@ -358,6 +360,12 @@ fn beside(
             // The only time that it is unpacked.
             let bytes = apply(run, tarball, places, stage, told, 2)?;
             Ok(((), bytes))
+        })?;
+    }
+    if let Some(slots) = settings.slots().filter(|_| !plan.is_full()) {
+        let running = slot::running(slots)?;
+        told.step("copying what no archive brings to the other slot", |_| {
+            Ok((stage.mirror(running.as_str())?, 0))
         })?;
     }
     if let Some(secret) = plan.password() {

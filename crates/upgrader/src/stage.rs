@@ -3,20 +3,23 @@
 //!
 //! All of it is there, checked and on the disk before anything is changed.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 
 use camino::Utf8PathBuf;
 use rustix::fs::{self, Mode, OFlags};
-use system_image_delta::{Kind, Member, Root, Route, Sink};
+use system_image_delta::{Kind, Member, Root, Route, SPARSE_IMAGE, Sink};
 use system_image_formats::channel_ini::ChannelIni;
+use system_image_report::Size;
 use system_image_tree::STAGING_NAME;
 
 use crate::config::block::BlockName;
 use crate::log;
-use crate::partition::{Image, PartitionError};
+use crate::partition::{self, Image, PartitionError};
 
 /// Directories in it.
 const IMAGES: &str = "partitions";
@@ -39,13 +42,15 @@ pub struct Stage {
     /// Partitions that may be written to.
     partitions: Vec<(String, BlockName)>,
     slot: Option<String>,
+    /// The partitions that archives have brought images for.
+    brought: RefCell<BTreeSet<String>>,
 }
 
 /// Why something cannot be staged, or an image not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
     /// User data cannot be used.
-    #[error("cannot {action} below user data")]
+    #[error("cannot {action}")]
     Io {
         /// What was tried.
         action: &'static str,
@@ -86,6 +91,7 @@ impl Stage {
             data,
             partitions,
             slot,
+            brought: RefCell::default(),
         }
     }
 
@@ -218,13 +224,7 @@ impl Stage {
     pub fn write_image(&self, name: &str) -> Result<u64, StageError> {
         let (image, device) = self.image(name)?;
         let written = image.write(&device)?;
-        if written == 0 {
-            log(&format!("the partition `{name}` is as it should be"));
-        } else {
-            log(&format!(
-                "wrote {written} bytes to the partition `{name}` and read them back"
-            ));
-        }
+        tell_written(name, written);
         Ok(written)
     }
 
@@ -232,18 +232,96 @@ impl Stage {
         let file = self
             .image_file(name, OFlags::RDONLY)
             .map_err(failed("open an image"))?;
+        let device = self.partition(name);
+        let device = device.ok_or(io::ErrorKind::NotFound.into());
+        let device = device.map_err(failed("find an image"))?;
+        let path = self.device(name, device)?;
+        Ok((Image::open(name, file)?, path))
+    }
+
+    fn partition(&self, name: &str) -> Option<&BlockName> {
         let mut partitions = self.partitions.iter();
-        let device = partitions.find_map(|(known, device)| (known == name).then_some(device));
-        let device = match (device, &self.slot) {
-            (Some(device), Some(slot)) => device.of_slot(slot),
-            (Some(device), None) => device.clone(),
-            (None, _) => return Err(failed("find an image")(io::ErrorKind::NotFound.into())),
+        partitions.find_map(|(known, device)| (known == name).then_some(device))
+    }
+
+    /// The path of a partition, of the slot that is changed where each has its own.
+    fn device(&self, name: &str, device: &BlockName) -> Result<Utf8PathBuf, StageError> {
+        let found = match &self.slot {
+            Some(slot) => device.of_slot(slot).find(),
+            None => device.find(),
         };
-        let path = device.find().map_err(|source| StageError::NotFound {
+        found.map_err(|source| StageError::NotFound {
             name: name.to_owned(),
             source,
-        })?;
-        Ok((Image::open(name, file)?, path))
+        })
+    }
+
+    /// Takes an image of `len` bytes for a partition: one of the slot that is changed goes there, any
+    /// other one waits.
+    fn take_image(&self, name: &str, content: &mut dyn Read, len: u64) -> Result<(), StageError> {
+        let staging = failed("stage an image");
+        self.brought.borrow_mut().insert(name.to_owned());
+        let mut head = Vec::new();
+        let mut begin = (&mut *content).take(SPARSE_IMAGE.len() as u64);
+        begin.read_to_end(&mut head).map_err(&staging)?;
+        let is_sparse = head == SPARSE_IMAGE;
+        let mut content = head.chain(content);
+        let of_slot = self.partition(name).filter(|device| device.is_slotted());
+        if let (Some(device), Some(_), false) = (of_slot, &self.slot, is_sparse) {
+            // One that an archive before this brought in another form would come after it.
+            self.remove_image(name).map_err(&staging)?;
+            let path = self.device(name, device)?;
+            let written = partition::write_through(name, &mut content, len, &path)?;
+            tell_written(name, written);
+            return Ok(());
+        }
+        // The last one of a run counts.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let mut file = self.image_file(name, flags).map_err(&staging)?;
+        io::copy(&mut content, &mut file).map_err(staging)?;
+        Ok(())
+    }
+
+    /// Makes the partitions of the slot that is changed equal to those of the `running` one, but for
+    /// those that archives have brought images for.
+    pub fn mirror(&self, running: &str) -> Result<(), StageError> {
+        let brought = self.brought.borrow();
+        let left =
+            |(name, device): &&(String, BlockName)| device.is_slotted() && !brought.contains(name);
+        for (name, device) in self.partitions.iter().filter(left) {
+            let from = device.of_slot(running);
+            let from = from.find().map_err(|source| StageError::NotFound {
+                name: name.to_owned(),
+                source,
+            })?;
+            let open = || -> io::Result<(File, u64)> {
+                let mut file = File::open(&from)?;
+                let len = file.seek(SeekFrom::End(0))?;
+                file.rewind()?;
+                Ok((file, len))
+            };
+            let (mut file, len) = open().map_err(failed("read a partition"))?;
+            let to = self.device(name, device)?;
+            let copied = partition::write_through(name, &mut file, len, &to)?;
+            if copied > 0 {
+                log(&format!(
+                    "copied {} of the running system's partition `{name}`",
+                    Size(copied)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_image(&self, name: &str) -> io::Result<()> {
+        let images = match self.data.child_if_there(STAGING_NAME)? {
+            Some(staging) => staging.child_if_there(IMAGES)?,
+            None => None,
+        };
+        match images {
+            Some(images) => images.remove(name).map(drop),
+            None => Ok(()),
+        }
     }
 
     fn image_file(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -255,17 +333,24 @@ impl Stage {
         opened(&staging, name, flags)
     }
 
-    /// The partition that a member is an image for, if this device has it.
-    fn partition_of(&self, member: &Member) -> Option<String> {
-        let Route::Partition(path) = &member.route else {
+    /// The partition that a member is an image for, if this device has it, and the image's length in
+    /// bytes.
+    fn partition_of(&self, member: &Member) -> Option<(String, u64)> {
+        let name = member.route.partition()?;
+        let Kind::File { size } = member.header.kind else {
             return None;
         };
-        let name = std::str::from_utf8(path.as_bytes())
-            .ok()?
-            .strip_suffix(".img")?;
-        let is_file = matches!(member.header.kind, Kind::File { .. });
-        let mut known = self.partitions.iter();
-        (is_file && known.any(|(known, _)| known == name)).then(|| name.to_owned())
+        self.partition(name).map(|_| (name.to_owned(), size))
+    }
+}
+
+fn tell_written(name: &str, written: u64) {
+    if written == 0 {
+        log(&format!("the partition `{name}` is as it should be"));
+    } else {
+        log(&format!(
+            "wrote {written} bytes to the partition `{name}` and read them back"
+        ));
     }
 }
 
@@ -305,12 +390,7 @@ type Taken = Result<(), Box<dyn Error + Send + Sync>>;
 impl Sink for Taker<'_> {
     fn elsewhere(&mut self, member: &Member, content: &mut dyn Read) -> Taken {
         match self.stage.partition_of(member) {
-            Some(name) => {
-                // The last one of a run counts.
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-                let mut file = self.stage.image_file(&name, flags)?;
-                io::copy(content, &mut file)?;
-            }
+            Some((name, len)) => self.stage.take_image(&name, content, len)?,
             None => log(&format!("{}: left out `{}`", self.archive, member.path)),
         }
         Ok(())

@@ -1,17 +1,17 @@
 //! A tarball of the drop box: its signature is verified, then it is read without being opened again.
 //!
-//! In the place of one may be a patch, which makes the same archive, plain, out of the installed
-//! system's files. What is checked and applied is that archive then.
+//! In the place of one may be a patch, which makes the same archive, plain, out of what is installed.
+//! What is checked and applied is that archive then.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256 as Hasher};
-use system_image_delta::patch::tree::{self, TreePatch};
+use system_image_delta::patch::tree::{self, Installed, TreePatch};
 use system_image_delta::patch::{self, HeaderError, Identity};
 use system_image_delta::{
-    Applied, ApplyError, CheckError, Contents, Limits, Places, Privileges, Root, Sink, apply, check,
+    Applied, ApplyError, CheckError, Contents, Limits, Places, Privileges, Sink, apply, check,
 };
 use system_image_formats::checksum::Sha256;
 use system_image_formats::command::SignedFile;
@@ -143,11 +143,11 @@ impl Tarball {
         self.target.map(|target| target.len)
     }
 
-    /// Makes the archive out of the files of the installed system, which are only read. It goes on
+    /// Makes the archive out of what is installed, which is only read. It goes on
     /// behind what an earlier run left in `archive`; returns the length of that in bytes.
     pub fn make(
         &mut self,
-        installed: &Root,
+        installed: &dyn Installed,
         mut archive: File,
         limits: patch::Limits,
     ) -> Result<u64, TarballError> {

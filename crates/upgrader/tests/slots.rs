@@ -301,10 +301,7 @@ fn a_base_that_was_changed_is_refused_for_a_delta_and_replaced_by_a_full_image()
 #[test]
 fn images_go_to_the_partitions_of_the_slot() {
     let slotted = Slotted::new("");
-    let tree = one()
-        .file("x", "a kernel")
-        .with("x", |header| header.path = b"partitions/boot.img".into());
-    slotted.device.full(&tree);
+    slotted.device.full(&one().image("boot", "a kernel"));
     slotted.device.upgrade_well();
     assert!(
         fs::read(slotted.device.path("boot-b"))
@@ -312,6 +309,87 @@ fn images_go_to_the_partitions_of_the_slot() {
             .starts_with(b"a kernel")
     );
     assert_eq!(fs::read(slotted.device.path("boot-a")).unwrap(), [0; 100]);
+}
+
+#[test]
+fn an_image_that_did_not_change_follows_the_system() {
+    let slotted = Slotted::new("");
+    let device = &slotted.device;
+    let boot = |slot: &str| fs::read(device.path(&format!("boot-{slot}"))).unwrap();
+    device.full(&one().image("boot", "a kernel"));
+    device.upgrade_well();
+    slotted.boot();
+    slotted.confirm();
+    assert_ne!(boot("a"), boot("b"));
+    // The delta does not bring it.
+    let trees = [one(), two()].map(|tree| tree.image("boot", "a kernel"));
+    device.deltas(&[&trees[0], &trees[1]]);
+    let output = device.upgrade_well();
+    assert!(said(&output).contains("running system's partition `boot`"));
+    assert_eq!(boot("a"), boot("b"));
+    slotted.boot();
+    slotted.confirm();
+    device.deltas(&[&two(), &two().image("boot", "another")]);
+    device.upgrade_well();
+    assert!(boot("b").starts_with(b"another"));
+    assert!(boot("a").starts_with(b"a kernel"));
+}
+
+/// An image of a file system as a slot holds it, of the first or of the second version.
+fn image(version: &str) -> Vec<u8> {
+    let root = tempfile::tempdir().unwrap();
+    let lines = (0..30_000).map(|i| format!("{} {i}\n", i * i));
+    fs::write(root.path().join("text"), lines.collect::<String>()).unwrap();
+    fs::write(root.path().join("version"), version).unwrap();
+    let image = root.path().join("../").join(format!("image-{version}"));
+    let options = "hash_seed=5de5a1c2-0000-4000-8000-0000000000bb";
+    let made = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-U", "5de5a1c2-0000-4000-8000-0000000000aa"])
+        .args(["-E", options, "-d"])
+        .arg(root.path())
+        .arg(&image)
+        .arg("8M")
+        .status();
+    assert!(made.unwrap().success());
+    let bytes = fs::read(&image).unwrap();
+    fs::remove_file(image).unwrap();
+    bytes
+}
+
+#[test]
+fn a_patch_makes_the_block_image_of_a_slot() {
+    let slotted = Slotted::new("");
+    let device = &slotted.device;
+    let boot = |slot: &str| device.path(&format!("boot-{slot}"));
+    let (old, new) = (image("1"), image("2"));
+    let room = old.len() + 5000;
+    for slot in ["a", "b"] {
+        fs::write(boot(slot), vec![0; room]).unwrap();
+    }
+    let holds = |slot: &str, image: &[u8]| fs::read(boot(slot)).unwrap().starts_with(image);
+    let [one, two] = [one().image("boot", &old[..]), two().image("boot", &new[..])];
+    device.full(&one);
+    device.upgrade_well();
+    slotted.boot();
+    slotted.confirm();
+    assert!(holds("b", &old) && !holds("a", &old));
+    let patch = system_image_testkit::patch(&one, &two);
+    assert!(patch.len() < 20_000, "{}", patch.len());
+    device.patch_and_deltas(&[&one, &two]);
+    device.upgrade_well();
+    assert!(holds("a", &new) && holds("b", &old));
+    assert_eq!(slotted.boot(), "a");
+    // Only what is on the slot's partition is the base of a patch, wherever else its bytes may be.
+    slotted.confirm();
+    fs::write(boot("a"), vec![7; room]).unwrap();
+    device.patch_and_deltas(&[&two, &one]);
+    let output = device.upgrade();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("comes without patches"));
+    assert!(holds("b", &old));
+    device.deltas(&[&two, &one]);
+    device.upgrade_well();
+    assert!(holds("b", &old));
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! Images for partitions: written only where they differ, then read back (upgrader spec, section 8).
 //!
 //! Before anything is changed an image is a file among user data; from there it is written as often
-//! as it takes.
+//! as it takes. One for the slot that does not run need not wait, and goes straight to its partition.
 
 mod sparse;
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{Advice, OFlags, fadvise};
+use sha2::{Digest, Sha256};
 use system_image_report::Size;
 
 use sparse::Sparse;
@@ -105,53 +106,23 @@ impl Image {
 
     /// Finds out whether it can be written there. Changes nothing.
     pub fn check(&self, device: &Utf8Path) -> Result<(), PartitionError> {
-        let partition = open(device)
-            .and_then(|mut file| file.seek(SeekFrom::End(0)))
-            .map_err(device_failed("open", device))?;
-        if self.size <= partition {
-            return Ok(());
-        }
-        Err(PartitionError::TooLarge {
-            name: self.name.clone(),
-            image: Size(self.size),
-            partition: Size(partition),
-        })
+        Device::open(device)?.has_room(&self.name, self.size)
     }
 
     /// Writes it where the device differs, and reads it back. Returns the bytes written.
     pub fn write(&self, device: &Utf8Path) -> Result<u64, PartitionError> {
-        self.check(device)?;
-        let out = open(device).map_err(device_failed("open", device))?;
+        let mut device = Device::open(device)?;
+        device.has_room(&self.name, self.size)?;
         let mut written = 0;
-        let mut there = vec![0; PIECE];
         self.each(&mut |at, piece| {
-            let there = &mut there[..piece.len()];
-            out.read_exact_at(there, at)
-                .map_err(device_failed("read", device))?;
-            if there != piece {
-                out.write_all_at(piece, at)
-                    .map_err(device_failed("write", device))?;
-                written += piece.len() as u64;
-            }
+            written += device.put(at, piece)?;
             Ok(())
         })?;
         if written == 0 {
             return Ok(0);
         }
-        out.sync_all().map_err(device_failed("sync", device))?;
-        // From the disk, not from memory.
-        let _ = fadvise(&out, 0, None, Advice::DontNeed);
-        self.each(&mut |at, piece| {
-            let there = &mut there[..piece.len()];
-            out.read_exact_at(there, at)
-                .map_err(device_failed("read", device))?;
-            if there == piece {
-                return Ok(());
-            }
-            Err(PartitionError::ReadBack {
-                device: device.to_owned(),
-            })
-        })?;
+        device.settle()?;
+        self.each(&mut |at, piece| device.has(at, piece))?;
         Ok(written)
     }
 
@@ -173,7 +144,7 @@ impl Image {
         let mut buffer = vec![0; PIECE];
         let mut at = 0;
         while at < self.size {
-            let len = usize::try_from(self.size - at).unwrap_or(PIECE).min(PIECE);
+            let len = piece_len(self.size - at);
             self.file
                 .read_exact_at(&mut buffer[..len], at)
                 .map_err(failed)?;
@@ -184,8 +155,130 @@ impl Image {
     }
 }
 
+/// Writes a raw image of `len` bytes as it comes, where the device differs, and reads it back. Returns the
+/// bytes written. After an error the device may hold a part of it.
+pub fn write_through(
+    name: &str,
+    image: &mut dyn Read,
+    len: u64,
+    device: &Utf8Path,
+) -> Result<u64, PartitionError> {
+    let mut device = Device::open(device)?;
+    device.has_room(name, len)?;
+    let mut piece = vec![0; PIECE];
+    let mut hasher = Sha256::new();
+    let (mut at, mut written) = (0, 0);
+    while at < len {
+        let piece = &mut piece[..piece_len(len - at)];
+        let read = image.read_exact(piece);
+        read.map_err(|source| PartitionError::Image {
+            name: name.to_owned(),
+            source,
+        })?;
+        hasher.update(&*piece);
+        written += device.put(at, piece)?;
+        at += piece.len() as u64;
+    }
+    if written > 0 {
+        device.settle()?;
+        device.holds(len, hasher)?;
+    }
+    Ok(written)
+}
+
+/// How much of so many bytes is one piece.
+fn piece_len(left: u64) -> usize {
+    usize::try_from(left).unwrap_or(PIECE).min(PIECE)
+}
+
 /// Takes a piece of an image with its place on the partition.
 type Take<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), PartitionError>;
+
+/// A partition that is open for writing.
+struct Device<'a> {
+    path: &'a Utf8Path,
+    file: File,
+    /// What is there.
+    there: Vec<u8>,
+}
+
+impl<'a> Device<'a> {
+    fn open(path: &'a Utf8Path) -> Result<Self, PartitionError> {
+        let file = open(path).map_err(device_failed("open", path))?;
+        let there = Vec::new();
+        Ok(Self { path, file, there })
+    }
+
+    /// Finds out whether an image of `len` bytes fits.
+    fn has_room(&mut self, name: &str, len: u64) -> Result<(), PartitionError> {
+        let room = self.file.seek(SeekFrom::End(0));
+        let room = room.map_err(device_failed("open", self.path))?;
+        if len <= room {
+            return Ok(());
+        }
+        Err(PartitionError::TooLarge {
+            name: name.to_owned(),
+            image: Size(len),
+            partition: Size(room),
+        })
+    }
+
+    /// What is there, as many bytes as a piece has.
+    fn there(&mut self, at: u64, len: usize) -> Result<&[u8], PartitionError> {
+        self.there.resize(PIECE, 0);
+        let there = &mut self.there[..len];
+        let read = self.file.read_exact_at(there, at);
+        read.map_err(device_failed("read", self.path))?;
+        Ok(there)
+    }
+
+    /// Writes a piece if it is not there. Returns the bytes written.
+    fn put(&mut self, at: u64, piece: &[u8]) -> Result<u64, PartitionError> {
+        if self.there(at, piece.len())? == piece {
+            return Ok(0);
+        }
+        let written = self.file.write_all_at(piece, at);
+        written.map_err(device_failed("write", self.path))?;
+        Ok(piece.len() as u64)
+    }
+
+    /// Writes all to the disk; from there it is read then, and not from memory.
+    fn settle(&self) -> Result<(), PartitionError> {
+        let synced = self.file.sync_all();
+        synced.map_err(device_failed("sync", self.path))?;
+        let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+        Ok(())
+    }
+
+    /// Whether a piece is there.
+    fn has(&mut self, at: u64, piece: &[u8]) -> Result<(), PartitionError> {
+        if self.there(at, piece.len())? == piece {
+            return Ok(());
+        }
+        Err(self.read_back())
+    }
+
+    /// Whether what is there is what this has seen.
+    fn holds(&mut self, len: u64, seen: Sha256) -> Result<(), PartitionError> {
+        let mut hasher = Sha256::new();
+        let mut at = 0;
+        while at < len {
+            let piece = self.there(at, piece_len(len - at))?;
+            hasher.update(piece);
+            at += piece.len() as u64;
+        }
+        if hasher.finalize() == seen.finalize() {
+            return Ok(());
+        }
+        Err(self.read_back())
+    }
+
+    fn read_back(&self) -> PartitionError {
+        PartitionError::ReadBack {
+            device: self.path.to_owned(),
+        }
+    }
+}
 
 /// Opens a block device for itself, so that nothing that is mounted is written to; or a file that
 /// stands for one.
@@ -245,6 +338,27 @@ mod tests {
         let there = fs::read(&device).unwrap();
         assert_eq!(there[..content.len()], content);
         assert!(there[content.len()..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn what_is_written_through_is_written_where_it_differs() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = Utf8PathBuf::try_from(directory.path().join("boot")).unwrap();
+        let mut content = vec![7; 2 * PIECE + 100];
+        let len = content.len() as u64;
+        fs::write(&device, vec![0; 3 * PIECE]).unwrap();
+        let write = |mut content: &[u8], len| write_through("boot", &mut content, len, &device);
+        assert_eq!(write(&content, len).unwrap(), len);
+        assert_eq!(write(&content, len).unwrap(), 0);
+        content[2 * PIECE] = 8;
+        assert_eq!(write(&content, len).unwrap(), 100);
+        let there = fs::read(&device).unwrap();
+        assert!(there[..content.len()] == content);
+        assert!(there[content.len()..].iter().all(|&byte| byte == 0));
+        let cut = write(&content, len + 1).unwrap_err();
+        assert!(matches!(cut, PartitionError::Image { .. }), "{cut:?}");
+        let refused = write(&content, 4 * PIECE as u64).unwrap_err();
+        assert!(matches!(refused, PartitionError::TooLarge { .. }));
     }
 
     #[test]

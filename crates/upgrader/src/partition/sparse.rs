@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The first bytes of such a file, little-endian.
-const MAGIC: u32 = 0xed26_ff3a;
+use system_image_delta::SPARSE_IMAGE;
 
 /// Lengths of the headers in version 1, in bytes.
 const FILE_HEADER: u16 = 28;
@@ -45,7 +44,7 @@ impl Sparse {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             other => other?,
         }
-        if u32_at(&header, 0) != MAGIC {
+        if !header.starts_with(&SPARSE_IMAGE) {
             return Ok(None);
         }
         let (major, file_header, chunk_header) =
@@ -196,7 +195,7 @@ mod tests {
     }
 
     fn image(blocks: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = MAGIC.to_le_bytes().to_vec();
+        let mut bytes = SPARSE_IMAGE.to_vec();
         for number in [1, 0, FILE_HEADER, CHUNK_HEADER] {
             bytes.extend(number.to_le_bytes());
         }
