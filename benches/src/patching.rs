@@ -8,7 +8,7 @@ use anyhow::Context;
 use camino::{Utf8Path, Utf8PathBuf};
 use system_image_demo::measure::Cost;
 
-use crate::contest::{Side, contest};
+use crate::contest::{Costs, Side, contest};
 use crate::lab::{Lab, settle, shell};
 use crate::table::Table;
 use ways::{SCRIPTS, WAYS, Way};
@@ -40,51 +40,73 @@ pub(crate) fn run(lab: &Lab, directory: &Utf8Path, table: &mut Table) -> anyhow:
     Ok(())
 }
 
+/// What a way came to.
+struct Come {
+    /// Its name, with the length of its patch.
+    name: String,
+    made: Costs,
+    /// Nothing of one that is only looked at for its size.
+    applied: Option<Costs>,
+}
+
 fn update(
     lab: &Lab,
-    [base, target, helpers]: [&Utf8Path; 3],
+    images: [&Utf8Path; 3],
     ways: &[&Way],
     table: &mut Table,
 ) -> anyhow::Result<()> {
-    let mut scripts = Vec::new();
+    let what = |verb: &str| {
+        let name = |path: &Utf8Path| path.file_name().unwrap_or_default().to_owned();
+        let [base, target, _] = images.map(name);
+        format!("patch from {base} to {target}: {verb}")
+    };
+    let mut all = Vec::new();
     for (at, way) in ways.iter().enumerate() {
         let directory = lab.path(&format!("patch-{at}"))?;
         fs::create_dir(&directory)?;
-        let patch = directory.join("patch");
-        let arguments = [base, target, &patch, &directory, helpers].map(ToOwned::to_owned);
-        script(way.prepare, &arguments).with_context(|| way.name.to_owned())?;
-        scripts.push(arguments);
-    }
-    settle()?;
-    let what = |verb: &str| {
-        let name = |path: &Utf8Path| path.file_name().unwrap_or_default().to_owned();
-        format!("patch from {} to {}: {verb}", name(base), name(target))
-    };
-    let (mut making, mut applying) = (Vec::new(), Vec::new());
-    for (way, arguments) in ways.iter().zip(&scripts) {
-        making.push(Side::new(way.name, || script(way.make, arguments)));
-        if !way.apply.is_empty() {
-            applying.push(Side::new(way.name, || script(way.apply, arguments)));
+        let come = one(way, images, &directory, &what);
+        fs::remove_dir_all(&directory)?;
+        match come {
+            Ok(come) => all.push(come),
+            // What cannot do this does not take from the others what they did in an hour.
+            Err(error) if !way.is_ours() => eprintln!("left out, since it failed: {error:#}"),
+            Err(error) => return Err(error),
         }
     }
-    let made = contest(&what("made"), 1, &mut making)?;
-    let applied = contest(&what("applied"), 1, &mut applying)?;
-    drop((making, applying));
-    let mut names = Vec::new();
-    for (way, [_, _, patch, ..]) in ways.iter().zip(&scripts) {
-        names.push(format!("{}: {} bytes", way.name, patch.metadata()?.len()));
-    }
-    let shown = |only_applied: bool| {
-        let both = ways.iter().zip(&names);
-        both.filter(move |(way, _)| !only_applied || !way.apply.is_empty())
-            .map(|(_, name)| name.as_str())
-    };
-    table.row(&what("made"), shown(false).zip(&made), None);
-    table.row(&what("applied"), shown(true).zip(&applied), None);
-    for [_, _, _, directory, _] in &scripts {
-        fs::remove_dir_all(directory)?;
-    }
+    let made = all.iter().map(|come| (come.name.as_str(), &come.made));
+    table.row(&what("made"), made, None);
+    let applied = all
+        .iter()
+        .filter_map(|come| Some((come.name.as_str(), come.applied.as_ref()?)));
+    table.row(&what("applied"), applied, None);
     Ok(())
+}
+
+fn one(
+    way: &Way,
+    [base, target, helpers]: [&Utf8Path; 3],
+    directory: &Utf8Path,
+    what: &dyn Fn(&str) -> String,
+) -> anyhow::Result<Come> {
+    let patch = directory.join("patch");
+    let arguments = [base, target, &patch, directory, helpers].map(ToOwned::to_owned);
+    script(way.prepare, &arguments).with_context(|| way.name.to_owned())?;
+    settle()?;
+    let cost = |verb: &str, text| -> anyhow::Result<Costs> {
+        let mut sides = [Side::new(way.name, || script(text, &arguments))];
+        let mut costs = contest(&format!("{}, {}", what(verb), way.name), 1, &mut sides)?;
+        costs.pop().context("a side has costs")
+    };
+    let made = cost("made", way.make)?;
+    let applied = match way.apply {
+        "" => None,
+        text => Some(cost("applied", text)?),
+    };
+    Ok(Come {
+        name: format!("{}: {} bytes", way.name, patch.metadata()?.len()),
+        made,
+        applied,
+    })
 }
 
 /// Whether a program can be run; what has blanks is a command that must succeed.

@@ -55,7 +55,7 @@ impl Server {
     pub fn make_patches(&self) -> anyhow::Result<()> {
         let settings = self.root.join("etc/config.d");
         fs::create_dir_all(&settings)?;
-        let text = format!("[channel_{CHANNEL}]\npatch_memory = 80\n");
+        let text = format!("[channel_{CHANNEL}]\npatch_memory = 84\n");
         Ok(fs::write(settings.join("channel.conf"), text)?)
     }
 

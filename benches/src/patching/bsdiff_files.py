@@ -35,6 +35,9 @@ def make(old, new, patches):
 
     def one(at, path):
         counterpart = path if (old / path).is_file() else by_shape.get(re.sub("[0-9]+", "0", path))
+        if counterpart is not None and not (old / counterpart).stat().st_size:
+            # bsdiff finds no memory for nothing.
+            counterpart = None
         out = patches / str(at)
         if counterpart is None:
             shutil.copyfile(new / path, out)

@@ -18,6 +18,13 @@ pub(super) struct Way {
     pub(super) apply: &'static str,
 }
 
+impl Way {
+    /// Whether it is one of ours.
+    pub(super) fn is_ours(&self) -> bool {
+        self.program == WAY.program
+    }
+}
+
 /// Scripts that ways use, by their names.
 pub(super) const SCRIPTS: [(&str, &str); 3] = [
     ("classic_delta.py", include_str!("../classic_delta.py")),

@@ -17,6 +17,14 @@ pub fn give_back() {
     }
 }
 
+/// From now on, memory that was taken in large pieces is given back when it is freed.
+///
+/// An allocator keeps them otherwise, for pieces that have other sizes then, and for each thread apart:
+/// work takes more than it ever holds.
+pub fn give_back_at_once() {
+    bound();
+}
+
 /// A mapping of code: where it begins, and its length.
 type Code = (usize, usize);
 
@@ -51,6 +59,22 @@ fn trim() {
 #[cfg(not(target_env = "gnu"))]
 fn trim() {}
 
+/// What is as long or longer gets pages of its own, in bytes.
+#[cfg(target_env = "gnu")]
+const LARGE: i32 = 256 << 10;
+
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "wraps a call of the C library")]
+fn bound() {
+    for (what, value) in [(libc::M_MMAP_THRESHOLD, LARGE), (libc::M_ARENA_MAX, 1)] {
+        // SAFETY: it takes two numbers, and may be called at any time from any thread.
+        let _ = unsafe { libc::mallopt(what, value) };
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn bound() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +93,25 @@ mod tests {
         ] {
             assert_eq!(code(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn large_pieces_are_given_back() {
+        give_back_at_once();
+        let resident = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+            let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
+            kilobytes.parse::<u64>().unwrap()
+        };
+        let before = resident();
+        // One that stays keeps the heap from getting shorter.
+        let large = vec![1_u8; 20 << 20];
+        let small = vec![1_u8; 1000];
+        assert!(resident() > before + (19 << 10));
+        drop(large);
+        assert!(resident() < before + (5 << 10));
+        drop(small);
     }
 
     #[test]

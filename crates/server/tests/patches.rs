@@ -104,6 +104,33 @@ fn a_patch_of_a_tree_makes_the_delta_of_its_files() {
 }
 
 #[test]
+fn a_patch_of_an_image_reads_its_partition() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let old: String = (0..9000).map(|i| format!("line {i}\n")).collect();
+    let new = old.replace("line 777\n", "another line\n");
+    let tree = || Tree::new().dir("etc");
+    let [base, target] = [&old, &new].map(|image| tree().image("boot", image.as_str()));
+    fs::write(place.join("old.tar"), base.tar()).unwrap();
+    fs::write(place.join("new.tar"), target.tar()).unwrap();
+    works(place, &["make", "--tree", "old.tar", "new.tar", "patch"]);
+    assert!(fs::metadata(place.join("patch")).unwrap().len() < 1000);
+    fs::create_dir(place.join("system")).unwrap();
+    let said = fails(place, &["apply", "system", "patch", "delta.tar"]);
+    assert!(
+        said.contains("the partition `boot` is not as it was"),
+        "{said}"
+    );
+    assert!(said.contains("`--partitions` tells where"), "{said}");
+    fs::create_dir(place.join("partitions")).unwrap();
+    let partition = place.join("partitions/boot.img");
+    fs::write(&partition, old + "what was there before it").unwrap();
+    let apply = ["apply", "--partitions", "partitions", "system", "patch"];
+    works(place, &[&apply[..], &["delta.tar"]].concat());
+    assert!(fs::read(place.join("delta.tar")).unwrap() == between(&base, &target));
+}
+
+#[test]
 fn patches_from_several_bases_are_made_at_once() {
     let files = two_files();
     let place = files.path();

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let settings = check::settings(&cli.config);
     let result = match (cli.action, cli.command_file) {
         (None, Some(command_file)) => {
+            system_image_lean::give_back_at_once();
             return end(upgrade(settings, command_file, cli.progress), cli.progress);
         }
         (Some(Action::Check { json }), _) => return check::run(settings, &cli.config, json),

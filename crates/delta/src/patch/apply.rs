@@ -455,8 +455,12 @@ impl<R: Read> Applier<'_, R> {
                 Ok(())
             })
         })?;
-        remaker.finish(&mut out)?;
-        self.blocks.write(&out)?;
+        let mut is_all = false;
+        while !is_all {
+            is_all = remaker.rest(&mut out)?;
+            self.blocks.write(&out)?;
+            out.clear();
+        }
         self.share(self.memory);
         Ok(())
     }

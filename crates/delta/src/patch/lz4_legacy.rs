@@ -67,16 +67,14 @@ impl Encoder {
         Ok(())
     }
 
-    /// Appends the rest.
-    pub(crate) fn finish(mut self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    /// Appends some of the rest; whether that was all of it.
+    pub(crate) fn rest(&mut self, out: &mut Vec<u8>) -> Result<bool, CodecError> {
         self.begin(out);
         if !self.plain.is_empty() {
             self.pack(out)?;
         }
-        while !self.packing.is_empty() {
-            self.oldest(out)?;
-        }
-        Ok(())
+        self.oldest(out)?;
+        Ok(self.packing.is_empty())
     }
 
     /// Packs the block that was gathered, or has it packed.
@@ -168,7 +166,9 @@ mod tests {
             encoder.push(bytes, &mut out).unwrap();
             all.append(&mut out);
         }
-        encoder.finish(&mut out).unwrap();
+        while !encoder.rest(&mut out).unwrap() {
+            all.append(&mut out);
+        }
         all.append(&mut out);
         all
     }
@@ -201,7 +201,7 @@ mod tests {
         for thread in [thread::spawn(failed), thread::spawn(panics)] {
             let mut encoder = Encoder::new(9, u64::MAX);
             encoder.packing.push_back(thread);
-            assert!(encoder.finish(&mut Vec::new()).is_err());
+            assert!(encoder.rest(&mut Vec::new()).is_err());
         }
     }
 }

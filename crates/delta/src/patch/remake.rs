@@ -204,10 +204,30 @@ impl Remaker {
     }
 
     /// Appends the rest.
-    pub fn finish(self, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        match self.0 {
-            Form::Stored => Ok(()),
-            Form::Known {
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        while !self.rest(out)? {}
+        Ok(())
+    }
+
+    /// Appends some of the rest; whether that was all of it, and nothing is left to be asked for.
+    pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<bool, CodecError> {
+        match &mut self.0 {
+            Form::Zstd(encoder) => encoder.rest(out),
+            Form::Lz4(encoder) => encoder.rest(out),
+            form => {
+                let form = std::mem::replace(form, Form::Stored);
+                form.all_of_rest(out).map(|()| true)
+            }
+        }
+    }
+}
+
+impl Form {
+    /// Appends the rest, of what gives it in one go.
+    fn all_of_rest(self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        match self {
+            Self::Stored | Self::Zstd(_) | Self::Lz4(_) => Ok(()),
+            Self::Known {
                 plain,
                 digest,
                 packed,
@@ -218,7 +238,7 @@ impl Remaker {
                 out.extend_from_slice(&packed);
                 Ok(())
             }
-            Form::ShortZstd {
+            Self::ShortZstd {
                 mut context,
                 mut is_complete,
                 ..
@@ -230,19 +250,17 @@ impl Remaker {
                 }
                 Ok(())
             }
-            Form::Lz4(encoder) => encoder.finish(out),
-            Form::Deflate(encoder) => {
+            Self::Deflate(encoder) => {
                 out.append(&mut encoder.finish().map_err(|_| DEFLATE)?);
                 Ok(())
             }
-            Form::Zstd(encoder) => encoder.finish(out),
-            Form::Xz(mut stream) => {
+            Self::Xz(mut stream) => {
                 while !xz::pack(&mut stream, &[], out, true)?.1 {}
                 Ok(())
             }
-            Form::Ext4Inodes(inodes) if inodes.is_complete() => Ok(()),
-            Form::Ext4Inodes(_) => Err(CodecError::Pack("an inode is cut off")),
-            Form::ZstdBlock { level, plain } => {
+            Self::Ext4Inodes(inodes) if inodes.is_complete() => Ok(()),
+            Self::Ext4Inodes(_) => Err(CodecError::Pack("an inode is cut off")),
+            Self::ZstdBlock { level, plain } => {
                 let mut context = CCtx::try_create().ok_or(CodecError::Pack("no memory"))?;
                 let before = out.len();
                 out.resize(before + zstd_safe::compress_bound(plain.len()), 0);

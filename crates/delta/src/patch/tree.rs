@@ -2,6 +2,7 @@
 //! the partitions that are its base, one after another (`docs/formats/patch.md`, section Trees).
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -293,10 +294,22 @@ struct Tree<'a> {
     open: Mutex<VecDeque<(usize, Arc<File>)>>,
 }
 
-/// A file of the base is not what it was when the patch was made.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not as it was installed")]
-pub struct OtherFile(pub MemberPath);
+/// What is installed of a member is not what it was when the patch was made.
+#[derive(Debug)]
+pub struct OtherFile(pub Route);
+
+impl std::error::Error for OtherFile {}
+
+impl fmt::Display for OtherFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.0, self.0.partition()) {
+            (Route::System(path), _) => write!(f, "`{path}`")?,
+            (_, Some(name)) => write!(f, "the partition `{name}`")?,
+            (other, _) => write!(f, "{other:?}")?,
+        }
+        f.write_str(" is not as it was installed")
+    }
+}
 
 impl Tree<'_> {
     fn file(&self, number: usize) -> io::Result<Arc<File>> {
@@ -327,7 +340,7 @@ impl Tree<'_> {
                 return Ok(file);
             }
         }
-        Err(io::Error::other(OtherFile(path)))
+        Err(io::Error::other(OtherFile(route)))
     }
 }
 

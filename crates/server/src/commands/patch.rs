@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use system_image_delta::patch::tree::{self, Installed, OtherFile, TreePatch};
 use system_image_delta::patch::{self, ApplyError, Header, HeaderError, Identity, Limits};
-use system_image_delta::{MemberPath, Root, Route};
+use system_image_delta::{MemberPath, Root};
 use system_image_delta_build::patch::{Effort, Options, Packings, make, make_for_tree};
 use system_image_delta_build::{classify, delta, normalise};
 use system_image_durable::Staged;
@@ -29,7 +29,7 @@ pub(super) enum Patch {
         /// Where the patch goes
         out: Utf8PathBuf,
         /// Most memory that applying it may take
-        #[arg(long, value_name = "SIZE", default_value = "80MiB", value_parser = size)]
+        #[arg(long, value_name = "SIZE", default_value = "84MiB", value_parser = size)]
         max_apply_memory: u64,
         /// Make a larger patch in a fraction of the time
         #[arg(long)]
@@ -252,6 +252,7 @@ fn apply_file(
     memory: u64,
     context: &Context,
 ) -> anyhow::Result<()> {
+    system_image_lean::give_back_at_once();
     let opened = Opened::new(patch)?;
     let writing = || format!("cannot write `{out}`");
     let begin = || {
@@ -408,7 +409,10 @@ pub(super) fn hint(cause: &(dyn std::error::Error + 'static)) -> Option<&'static
     if cause.is::<HeaderError>() {
         return Some("was it downloaded whole, and as binary?");
     }
-    let error = cause.downcast_ref::<OtherFile>()?;
-    let is_image = Route::of(&error.0).partition().is_some();
-    is_image.then_some("`--partitions` tells where the system's partitions are")
+    let error = cause.downcast_ref::<io::Error>()?.get_ref()?;
+    let OtherFile(route) = error.downcast_ref()?;
+    route
+        .partition()
+        .is_some()
+        .then_some("`--partitions` tells where the system's partitions are")
 }

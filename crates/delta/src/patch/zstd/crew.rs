@@ -30,7 +30,7 @@ pub(super) enum Order {
 /// What has come of a job.
 #[derive(Default)]
 struct Made {
-    pieces: Vec<Vec<u8>>,
+    pieces: VecDeque<Vec<u8>>,
     is_complete: bool,
 }
 
@@ -45,6 +45,10 @@ struct State {
     /// Whether a thread has ended: it does so only when nobody waits for it.
     is_over: bool,
 }
+
+/// How much that was packed is handed out at once, in bytes, unless there is no room otherwise: what
+/// waits behind a job is not to be gathered once more.
+const OUT: usize = 256 << 10;
 
 fn of(len: usize) -> i64 {
     i64::try_from(len).expect("it fits into memory")
@@ -76,7 +80,7 @@ impl Shared {
                 let at = usize::try_from(job - state.first).expect("jobs are few");
                 let made = &mut state.made[at];
                 if !bytes.is_empty() {
-                    made.pieces.push(bytes);
+                    made.pieces.push_back(bytes);
                 }
                 made.is_complete = is_complete;
             }
@@ -156,7 +160,7 @@ impl Crew {
         out: &mut Vec<u8>,
     ) -> Result<(), CodecError> {
         let len = of(bytes.len());
-        self.wait(out, |state| state.left >= len)?.left -= len;
+        self.wait(out, |state, _| state.left >= len)?.left -= len;
         self.order(job, Order::Content(bytes));
         Ok(())
     }
@@ -166,9 +170,10 @@ impl Crew {
         self.order(job, Order::End { is_last });
     }
 
-    /// Appends to `out` all that is not there yet.
-    pub(super) fn finish(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        self.wait(out, |state| state.made.is_empty()).map(drop)
+    /// Appends to `out` some of what is not there yet, when there is some; whether that was all.
+    pub(super) fn rest(&self, out: &mut Vec<u8>) -> Result<bool, CodecError> {
+        let state = self.wait(out, |state, made| made > 0 || state.made.is_empty())?;
+        Ok(state.made.is_empty())
     }
 
     fn order(&self, job: u64, order: Order) {
@@ -178,20 +183,27 @@ impl Crew {
         let _ = orders.send(order);
     }
 
-    /// Waits for something, and takes what was packed meanwhile.
+    /// Waits for something, of which it may matter how much was appended to `out`, and takes what was
+    /// packed meanwhile.
     fn wait(
         &self,
         out: &mut Vec<u8>,
-        mut is_there: impl FnMut(&State) -> bool,
+        is_there: impl Fn(&State, usize) -> bool,
     ) -> Result<MutexGuard<'_, State>, CodecError> {
+        let before = out.len();
+        let mut most = before + OUT;
         let mut state = self.shared.lock();
         loop {
             if let Some(failed) = state.failed.take() {
                 return Err(failed);
             }
-            state.take(out);
-            if is_there(&state) {
+            let has_more = state.take(out, most);
+            if is_there(&state, out.len() - before) {
                 return Ok(state);
+            }
+            if has_more {
+                most += OUT;
+                continue;
             }
             if state.is_over {
                 return Err(CodecError::Pack("a thread of zstd has ended"));
@@ -203,12 +215,18 @@ impl Crew {
 }
 
 impl State {
-    /// Takes what was packed of the first job that is not complete, and of those before.
-    fn take(&mut self, out: &mut Vec<u8>) {
+    /// Takes what was packed of the first job that is not complete, and of those before, until `out` has
+    /// `most` bytes; whether there is more.
+    fn take(&mut self, out: &mut Vec<u8>, most: usize) -> bool {
         while let Some(made) = self.made.front_mut() {
-            for piece in made.pieces.drain(..) {
+            while out.len() < most
+                && let Some(piece) = made.pieces.pop_front()
+            {
                 self.left += of(piece.len());
                 out.extend_from_slice(&piece);
+            }
+            if !made.pieces.is_empty() {
+                return true;
             }
             if !made.is_complete {
                 break;
@@ -216,6 +234,7 @@ impl State {
             self.made.pop_front();
             self.first += 1;
         }
+        false
     }
 }
 

@@ -116,6 +116,8 @@ pub(crate) struct Encoder {
     job: Option<usize>,
     /// Content that is yet to come, if the length of all is known.
     left: Option<u64>,
+    /// Whether a job was told that it is the last where that was not known.
+    has_end: bool,
     checksum: Option<Xxh64>,
 }
 
@@ -167,6 +169,7 @@ impl Encoder {
             jobs: 0,
             job: None,
             left: known,
+            has_end: false,
             checksum: checksum.then(|| Xxh64::new(0)),
         })
     }
@@ -227,17 +230,19 @@ impl Encoder {
         self.crew.content(self.jobs - 1, piece, out)
     }
 
-    /// Appends the rest.
-    pub(crate) fn finish(mut self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    /// Appends some of the rest; whether that was all of it.
+    pub(crate) fn rest(&mut self, out: &mut Vec<u8>) -> Result<bool, CodecError> {
         if !self.piece.is_empty() {
             self.hand_on(out)?;
         }
-        let is_open = self.job.is_some();
-        if is_open {
+        if self.job.take().is_some() {
             self.crew.end(self.jobs - 1, true);
+            self.has_end = true;
         }
-        self.crew.finish(out)?;
-        let has_empty_end = !is_open && self.left.is_none();
+        if !self.crew.rest(out)? {
+            return Ok(false);
+        }
+        let has_empty_end = !self.has_end && self.left.is_none();
         if has_empty_end {
             out.extend_from_slice(&EMPTY_LAST_BLOCK);
         }
@@ -247,7 +252,7 @@ impl Encoder {
         {
             out.extend_from_slice(&checksum.digest().to_le_bytes()[..4]);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -401,7 +406,7 @@ mod tests {
                 for bytes in plain.chunks(100_003) {
                     encoder.push(bytes, &mut out).unwrap();
                 }
-                encoder.finish(&mut out).unwrap();
+                while !encoder.rest(&mut out).unwrap() {}
                 assert!(out == wanted, "level {level}, {len}, {memory}");
             }
         }
@@ -414,7 +419,7 @@ mod tests {
             let plain = mixed(4 << 20);
             let mut out = Vec::new();
             let pushed = encoder.push(&plain[..of.unwrap_or(plain.len())], &mut out);
-            let finished = pushed.and_then(|()| encoder.finish(&mut out));
+            let finished = pushed.and_then(|()| encoder.rest(&mut out));
             assert!(matches!(finished, Err(CodecError::Pack(_))), "{finished:?}");
         }
     }
