@@ -40,9 +40,12 @@ pub(crate) fn run(lab: &Lab, directory: &Utf8Path, table: &mut Table) -> anyhow:
     Ok(())
 }
 
-/// What a way came to.
-struct Come {
-    /// Its name, with the length of its patch.
+/// A way with what it was run with, and what came of it.
+struct Run<'a> {
+    way: &'a Way,
+    /// What scripts are given.
+    arguments: [Utf8PathBuf; 5],
+    /// The way with the length of its patch.
     name: String,
     made: Costs,
     /// Nothing of one that is only looked at for its size.
@@ -51,62 +54,89 @@ struct Come {
 
 fn update(
     lab: &Lab,
-    images: [&Utf8Path; 3],
+    [base, target, helpers]: [&Utf8Path; 3],
     ways: &[&Way],
     table: &mut Table,
 ) -> anyhow::Result<()> {
     let what = |verb: &str| {
         let name = |path: &Utf8Path| path.file_name().unwrap_or_default().to_owned();
-        let [base, target, _] = images.map(name);
-        format!("patch from {base} to {target}: {verb}")
+        format!("patch from {} to {}: {verb}", name(base), name(target))
     };
-    let mut all = Vec::new();
+    let mut runs = Vec::new();
     for (at, way) in ways.iter().enumerate() {
         let directory = lab.path(&format!("patch-{at}"))?;
         fs::create_dir(&directory)?;
-        let come = one(way, images, &directory, &what);
-        fs::remove_dir_all(&directory)?;
-        match come {
-            Ok(come) => all.push(come),
-            // What cannot do this does not take from the others what they did in an hour.
-            Err(error) if !way.is_ours() => eprintln!("left out, since it failed: {error:#}"),
-            Err(error) => return Err(error),
-        }
+        let patch = directory.join("patch");
+        let arguments = [base, target, &patch, &directory, helpers].map(ToOwned::to_owned);
+        let run = Run {
+            way,
+            arguments,
+            name: way.name.to_owned(),
+            made: Costs::default(),
+            applied: None,
+        };
+        runs.extend(run.step(|run| run.make(&what("made")))?);
     }
-    let made = all.iter().map(|come| (come.name.as_str(), &come.made));
+    // One after the other, as a machine may be faster in an hour than it is now.
+    let mut all = Vec::new();
+    for run in runs {
+        all.extend(run.step(|run| run.apply(&what("applied")))?);
+    }
+    let made = all.iter().map(|run| (run.name.as_str(), &run.made));
     table.row(&what("made"), made, None);
-    let applied = all
-        .iter()
-        .filter_map(|come| Some((come.name.as_str(), come.applied.as_ref()?)));
+    let applied = |run: &'_ Run<'_>| run.applied.clone().map(|costs| (run.name.clone(), costs));
+    let applied: Vec<_> = all.iter().filter_map(applied).collect();
+    let applied = applied.iter().map(|(name, costs)| (name.as_str(), costs));
     table.row(&what("applied"), applied, None);
+    for run in all {
+        fs::remove_dir_all(run.directory())?;
+    }
     Ok(())
 }
 
-fn one(
-    way: &Way,
-    [base, target, helpers]: [&Utf8Path; 3],
-    directory: &Utf8Path,
-    what: &dyn Fn(&str) -> String,
-) -> anyhow::Result<Come> {
-    let patch = directory.join("patch");
-    let arguments = [base, target, &patch, directory, helpers].map(ToOwned::to_owned);
-    script(way.prepare, &arguments).with_context(|| way.name.to_owned())?;
-    settle()?;
-    let cost = |verb: &str, text| -> anyhow::Result<Costs> {
-        let mut sides = [Side::new(way.name, || script(text, &arguments))];
-        let mut costs = contest(&format!("{}, {}", what(verb), way.name), 1, &mut sides)?;
-        costs.pop().context("a side has costs")
-    };
-    let made = cost("made", way.make)?;
-    let applied = match way.apply {
-        "" => None,
-        text => Some(cost("applied", text)?),
-    };
-    Ok(Come {
-        name: format!("{}: {} bytes", way.name, patch.metadata()?.len()),
-        made,
-        applied,
-    })
+impl Run<'_> {
+    fn directory(&self) -> &Utf8Path {
+        &self.arguments[3]
+    }
+
+    /// Takes a step. A peer that fails is left out: it does not take from the others what they did in an
+    /// hour.
+    fn step(
+        mut self,
+        take: impl FnOnce(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Self>> {
+        match take(&mut self) {
+            Ok(()) => Ok(Some(self)),
+            Err(error) if self.way.is_ours() => Err(error),
+            Err(error) => {
+                eprintln!("left out, since it failed: {error:#}");
+                fs::remove_dir_all(self.directory())?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn make(&mut self, what: &str) -> anyhow::Result<()> {
+        script(self.way.prepare, &self.arguments).with_context(|| self.way.name.to_owned())?;
+        settle()?;
+        self.made = self.cost(what, self.way.make)?;
+        let patch = self.arguments[2].metadata()?;
+        self.name = format!("{}: {} bytes", self.way.name, patch.len());
+        Ok(())
+    }
+
+    fn apply(&mut self, what: &str) -> anyhow::Result<()> {
+        if !self.way.apply.is_empty() {
+            self.applied = Some(self.cost(what, self.way.apply)?);
+        }
+        Ok(())
+    }
+
+    fn cost(&self, what: &str, text: &str) -> anyhow::Result<Costs> {
+        let mut sides = [Side::new(self.way.name, || script(text, &self.arguments))];
+        let costs = contest(&format!("{what}, {}", self.way.name), 1, &mut sides)?;
+        costs.into_iter().next().context("a side has costs")
+    }
 }
 
 /// Whether a program can be run; what has blanks is a command that must succeed.
