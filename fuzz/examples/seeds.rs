@@ -12,7 +12,7 @@ use system_image_delta::patch::tree::Files;
 use system_image_delta::patch::{Codec, Patch, Remaker, Stream, Xz, XzCheck, Zstd157, varint};
 use system_image_delta::{Header, Kind, MemberPath};
 use system_image_delta_build::Writer;
-use system_image_delta_build::patch::{Options, make};
+use system_image_delta_build::patch::{Effort, Options, make};
 use system_image_fuzz::{body, sections};
 use system_image_gzip::Flavour;
 
@@ -37,11 +37,17 @@ fn main() {
         let program = |extra| compiled(lab.path(), extra, options);
         seeds.patch(name, &program(0), &program(3));
     }
-    seeds.patch(
-        "squashfs",
-        &squashfs(lab.path(), false),
-        &squashfs(lab.path(), true),
-    );
+    let [base, target] = [false, true].map(|is_second| squashfs(lab.path(), is_second));
+    seeds.patch("squashfs", &base, &target);
+    let within = |image: &[u8], lines| {
+        let boot = boot_image(&gzip(Flavour::Gzip, &text(0..lines)), &text(lines..200));
+        let members = [
+            ("partitions/system.img", image),
+            ("partitions/boot.img", &boot),
+        ];
+        tar(&members, 1)
+    };
+    seeds.patch("within", &within(&base, 90), &within(&target, 100));
     let images = [false, true].map(|is_second| ext4(lab.path(), is_second));
     let [base, target] = &images;
     seeds.write(
@@ -68,6 +74,8 @@ impl Seeds {
         let options = Options {
             memory: 90 << 20,
             threads: 1,
+            effort: Effort::Default,
+            packings: None,
         };
         let mut patch = Vec::new();
         make(&file(base), &file(target), options, &mut patch).expect("it can be made");
@@ -297,6 +305,19 @@ fn gzip(flavour: Flavour, plain: &[u8]) -> Vec<u8> {
     let level = 9;
     let deflated = packed(Codec::Deflate { flavour, level }, plain);
     [&b"\x1f\x8b\x08\0\0\0\0\0\x02\x03"[..], &deflated, &[7; 8]].concat()
+}
+
+/// Of Android, the first version.
+fn boot_image(kernel: &[u8], ramdisk: &[u8]) -> Vec<u8> {
+    let mut image = b"ANDROID!".to_vec();
+    for number in [kernel.len(), 0, ramdisk.len(), 0, 0, 0, 0, 512, 0] {
+        image.extend(u32::try_from(number).expect("it is small").to_le_bytes());
+    }
+    for part in [kernel, ramdisk] {
+        image.resize(image.len().next_multiple_of(512), 0);
+        image.extend_from_slice(part);
+    }
+    image
 }
 
 fn kernel(head: u64, plain: &[u8]) -> Vec<u8> {
