@@ -95,15 +95,18 @@ mod tests {
         }
     }
 
+    /// What is resident of this kind, in KiB.
+    fn resident(kind: &str) -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with(kind));
+        let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
+        kilobytes.parse().unwrap()
+    }
+
     #[test]
     fn large_pieces_are_given_back() {
         give_back_at_once();
-        let resident = || {
-            let status = fs::read_to_string("/proc/self/status").unwrap();
-            let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-            let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
-            kilobytes.parse::<u64>().unwrap()
-        };
+        let resident = || resident("RssAnon:");
         let before = resident();
         // One that stays keeps the heap from getting shorter.
         let large = vec![1_u8; 20 << 20];
@@ -116,12 +119,7 @@ mod tests {
 
     #[test]
     fn work_goes_on_with_less() {
-        let resident = || {
-            let status = fs::read_to_string("/proc/self/status").unwrap();
-            let line = status.lines().find(|line| line.starts_with("RssFile:"));
-            let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
-            kilobytes.parse::<u64>().unwrap()
-        };
+        let resident = || resident("RssFile:");
         let before = resident();
         give_back();
         let after = resident();

@@ -362,9 +362,12 @@ fn beside(
             Ok(((), bytes))
         })?;
     }
-    if let Some(slots) = settings.slots().filter(|_| !plan.is_full()) {
+    if let Some(slots) = settings.slots()
+        && !plan.is_full()
+        && stage.has_slotted()
+    {
         let running = slot::running(slots)?;
-        told.step("copying what no archive brings to the other slot", |_| {
+        told.step("copying partitions to the other slot", |_| {
             Ok((stage.mirror(running.as_str())?, 0))
         })?;
     }

@@ -235,25 +235,13 @@ impl Stage {
         let device = self.partition(name);
         let device = device.ok_or(io::ErrorKind::NotFound.into());
         let device = device.map_err(failed("find an image"))?;
-        let path = self.device(name, device)?;
+        let path = find(name, device, self.slot.as_deref())?;
         Ok((Image::open(name, file)?, path))
     }
 
     fn partition(&self, name: &str) -> Option<&BlockName> {
         let mut partitions = self.partitions.iter();
         partitions.find_map(|(known, device)| (known == name).then_some(device))
-    }
-
-    /// The path of a partition, of the slot that is changed where each has its own.
-    fn device(&self, name: &str, device: &BlockName) -> Result<Utf8PathBuf, StageError> {
-        let found = match &self.slot {
-            Some(slot) => device.of_slot(slot).find(),
-            None => device.find(),
-        };
-        found.map_err(|source| StageError::NotFound {
-            name: name.to_owned(),
-            source,
-        })
     }
 
     /// Takes an image of `len` bytes for a partition: one of the slot that is changed goes there, any
@@ -270,7 +258,7 @@ impl Stage {
         if let (Some(device), Some(_), false) = (of_slot, &self.slot, is_sparse) {
             // One that an archive before this brought in another form would come after it.
             self.remove_image(name).map_err(&staging)?;
-            let path = self.device(name, device)?;
+            let path = find(name, device, self.slot.as_deref())?;
             let written = partition::write_through(name, &mut content, len, &path)?;
             tell_written(name, written);
             return Ok(());
@@ -282,6 +270,13 @@ impl Stage {
         Ok(())
     }
 
+    /// Whether a slot has partitions of its own.
+    pub fn has_slotted(&self) -> bool {
+        self.partitions
+            .iter()
+            .any(|(_, device)| device.is_slotted())
+    }
+
     /// Makes the partitions of the slot that is changed equal to those of the `running` one, but for
     /// those that archives have brought images for.
     pub fn mirror(&self, running: &str) -> Result<(), StageError> {
@@ -289,11 +284,7 @@ impl Stage {
         let left =
             |(name, device): &&(String, BlockName)| device.is_slotted() && !brought.contains(name);
         for (name, device) in self.partitions.iter().filter(left) {
-            let from = device.of_slot(running);
-            let from = from.find().map_err(|source| StageError::NotFound {
-                name: name.to_owned(),
-                source,
-            })?;
+            let from = find(name, device, Some(running))?;
             let open = || -> io::Result<(File, u64)> {
                 let mut file = File::open(&from)?;
                 let len = file.seek(SeekFrom::End(0))?;
@@ -301,7 +292,7 @@ impl Stage {
                 Ok((file, len))
             };
             let (mut file, len) = open().map_err(failed("read a partition"))?;
-            let to = self.device(name, device)?;
+            let to = find(name, device, self.slot.as_deref())?;
             let copied = partition::write_through(name, &mut file, len, &to)?;
             if copied > 0 {
                 log(&format!(
@@ -342,6 +333,18 @@ impl Stage {
         };
         self.partition(name).map(|_| (name.to_owned(), size))
     }
+}
+
+/// The path of a partition, of this slot where each has its own.
+fn find(name: &str, device: &BlockName, slot: Option<&str>) -> Result<Utf8PathBuf, StageError> {
+    let found = match slot {
+        Some(slot) => device.of_slot(slot).find(),
+        None => device.find(),
+    };
+    found.map_err(|source| StageError::NotFound {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 fn tell_written(name: &str, written: u64) {
