@@ -84,9 +84,9 @@ fn update(
     }
     let made = all.iter().map(|run| (run.name.as_str(), &run.made));
     table.row(&what("made"), made, None);
-    let applied = |run: &'_ Run<'_>| run.applied.clone().map(|costs| (run.name.clone(), costs));
-    let applied: Vec<_> = all.iter().filter_map(applied).collect();
-    let applied = applied.iter().map(|(name, costs)| (name.as_str(), costs));
+    let applied = all
+        .iter()
+        .filter_map(|run| Some((run.name.as_str(), run.applied.as_ref()?)));
     table.row(&what("applied"), applied, None);
     for run in all {
         fs::remove_dir_all(run.directory())?;

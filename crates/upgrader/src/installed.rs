@@ -40,10 +40,7 @@ impl Installed for InstalledSystem<'_> {
         let Some((_, device)) = known.find(|(known, _)| known == name) else {
             return Ok(None);
         };
-        let found = match &self.running {
-            Some(slot) => device.of_slot(slot).find(),
-            None => device.find(),
-        };
+        let found = device.find_in(self.running.as_deref());
         found.ok().map(File::open).transpose()
     }
 }

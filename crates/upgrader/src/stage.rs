@@ -49,7 +49,7 @@ pub struct Stage {
 /// Why something cannot be staged, or an image not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// User data cannot be used.
+    /// User data, or a partition of the running slot, cannot be used.
     #[error("cannot {action}")]
     Io {
         /// What was tried.
@@ -337,11 +337,7 @@ impl Stage {
 
 /// The path of a partition, of this slot where each has its own.
 fn find(name: &str, device: &BlockName, slot: Option<&str>) -> Result<Utf8PathBuf, StageError> {
-    let found = match slot {
-        Some(slot) => device.of_slot(slot).find(),
-        None => device.find(),
-    };
-    found.map_err(|source| StageError::NotFound {
+    device.find_in(slot).map_err(|source| StageError::NotFound {
         name: name.to_owned(),
         source,
     })

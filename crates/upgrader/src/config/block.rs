@@ -65,6 +65,14 @@ impl BlockName {
         Self(self.0.replace(SLOT, slot))
     }
 
+    /// The path of the device, that of this slot where each has its own.
+    pub fn find_in(&self, slot: Option<&str>) -> Result<Utf8PathBuf, NotFound> {
+        match slot {
+            Some(slot) => self.of_slot(slot).find(),
+            None => self.find(),
+        }
+    }
+
     /// The path of the device.
     pub fn find(&self) -> Result<Utf8PathBuf, NotFound> {
         let found = match self.0.split_once('=') {
