@@ -329,6 +329,7 @@ class Applier:
             b"pack-zstd-block-1.5.4",
             b"ext4-inodes",
             b"pointers",
+            b"pointers-in-pieces",
         }
         assert known.issuperset(names[0]), f"it needs more than {known}"
         self.base, self.base_len = base, fields.number()
@@ -382,20 +383,28 @@ class Applier:
         return self.target
 
     def make(self, kind, length):
+        whole, first = (self.number(0), self.number(0)) if kind & 16 else (length, 0)
         pointers = Pointers(lambda: self.number(0), self.position) if kind & 8 else None
         kind &= 7
         made = bytearray()
-        pieces = self.pieces(length)
+        pieces = self.pieces(whole)
         if pointers:
             pieces = list(pieces)
             pointers.follow(pieces)
+        end = 0
         for literal, start, size in pieces:
-            made += self.streams[6 + 2 * kind].take(literal) if literal else b""
-            if not size:
+            begin, end = end, end + literal + size
+            skipped = max(first - begin, 0)
+            count = min(end, first + length) - begin - skipped
+            if count <= 0:
                 continue
-            copied = bytearray(self.read(start, size))
+            if literal:
+                made += self.streams[6 + 2 * kind].take(count)
+                continue
+            start += skipped
+            copied = bytearray(self.read(start, count))
             if pointers:
-                pointers.change(copied, start - pointers.origin, len(made))
+                pointers.change(copied, start - pointers.origin, first + len(made))
             made += self.correct(copied, kind)
         assert len(made) == length, "a length within a part"
         return made

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use system_image_delta::patch::tree::Files;
-use system_image_delta::patch::{Codec, Patch, Remaker, Stream, Xz, XzCheck, Zstd157, varint};
+use system_image_delta::patch::{
+    Codec, IN_PIECES, Patch, Remaker, Stream, WITH_POINTERS, Xz, XzCheck, Zstd157, varint,
+};
 use system_image_delta::{Header, Kind, MemberPath};
 use system_image_delta_build::Writer;
 use system_image_delta_build::patch::{Effort, Options, make};
@@ -58,6 +60,53 @@ fn main() {
     for (i, codec) in codecs().into_iter().enumerate() {
         seeds.codec(&format!("codec-{i}"), codec);
     }
+}
+
+/// The same patch if it is one run with pointers, made in two portions.
+fn portions(streams: &body::Streams) -> Option<body::Streams> {
+    let numbers = |stream: Stream| {
+        let mut left = &streams[usize::from(stream.number())][..];
+        std::iter::from_fn(move || varint::read(&mut left).ok()).collect::<Vec<_>>()
+    };
+    let control = numbers(Stream::Control);
+    let &[1, kind, len, copies, origin, ref pointers @ .., 0] = &control[..] else {
+        return None;
+    };
+    let positions = numbers(Stream::Positions);
+    if kind & WITH_POINTERS == 0 || positions.len() as u64 != copies {
+        return None;
+    }
+    // Told once more, places are counted from where the first telling ended.
+    let literals = numbers(Stream::Literals).into_iter();
+    let ahead = literals.chain(numbers(Stream::Copies)).sum::<u64>();
+    let moved = positions.iter().map(|&by| varint::unfold(by));
+    let end = ahead.cast_signed() + moved.sum::<i64>();
+    let back = |by: u64| varint::fold(varint::unfold(by) - end);
+
+    let half = len / 2;
+    let mut told = Vec::new();
+    for (start, len_, origin) in [(0, half, origin), (half, len - half, back(origin))] {
+        told.extend([1, kind | IN_PIECES, len_, len, start, copies, origin]);
+        told.extend(pointers);
+    }
+    told.push(0);
+    let mut again = positions.clone();
+    again[0] = back(again[0]);
+
+    let mut streams = streams.clone();
+    let mut set = |stream: Stream, numbers: &[u64]| {
+        let bytes = &mut streams[usize::from(stream.number())];
+        bytes.clear();
+        for &number in numbers {
+            varint::put(bytes, number);
+        }
+    };
+    set(Stream::Control, &told);
+    set(Stream::Positions, &[positions, again].concat());
+    for stream in [Stream::Literals, Stream::Copies] {
+        set(stream, &numbers(stream).repeat(2));
+    }
+    Some(streams)
 }
 
 struct Seeds(String);
@@ -123,6 +172,11 @@ impl Seeds {
         );
 
         let streams = body::plain(left, &header.dictionaries);
+        if let Some(streams) = portions(&streams) {
+            let mut all = vec![vec![0], base.to_vec()];
+            all.extend(streams);
+            self.write("applier", &format!("{name}-portions"), &sections::put(&all));
+        }
         let mut all = vec![vec![0], base.to_vec()];
         all.extend(streams);
         self.write("applier", name, &sections::put(&all));
@@ -404,13 +458,16 @@ fn packed_modules() -> (Vec<u8>, Vec<u8>) {
     (base, tar(&members, 2))
 }
 
+/// Functions of a program: so many that it pays to tell of pointers.
+const FUNCTIONS: u32 = 100;
+
 fn compiled(lab: &Path, extra: u32, options: &[&str]) -> Vec<u8> {
     let mut source = String::new();
     for i in 0..extra {
         source += &format!("int early{i}(int a) {{ return a ^ {i}; }}\n");
     }
     source += "int _start(int a) { return a; }\n";
-    for i in 0..40 {
+    for i in 0..FUNCTIONS {
         let call = if i == 0 {
             "_start".to_owned()
         } else {
@@ -418,12 +475,17 @@ fn compiled(lab: &Path, extra: u32, options: &[&str]) -> Vec<u8> {
         };
         source += &format!(
             "__attribute__((noinline)) int f{i}(int a) {{ static const char *s = \"says {i}\"; \
-             return {call}(a * {}) + s[a]; }}\n",
-            i * 7 + 3
+             return {call}(a * {}) + s[a] + f{}(a); }}\n",
+            i * 7 + 3,
+            i / 3
         );
+        if i % 40 == 20 {
+            (0..extra)
+                .for_each(|k| source += &format!("int late{i}_{k}(int a) {{ return a ^ {k}; }}\n"));
+        }
     }
     source += "int (*table[])(int) = {";
-    (0..40).for_each(|i| source += &format!("f{i},"));
+    (0..FUNCTIONS).for_each(|i| source += &format!("f{i},"));
     source += "};\n";
     let (from, to) = (lab.join("program.c"), lab.join("program"));
     fs::write(&from, source).expect("there is room");

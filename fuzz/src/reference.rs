@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use system_image_delta::patch::pointers::{Places, Pointers};
 use system_image_delta::patch::{
-    Codec, CodecError, MOST_COPIES, Move, POINTERS, Projection, Remaker, Stream, Unpacker,
-    WITH_POINTERS, varint,
+    Codec, CodecError, IN_PIECES, MOST_COPIES, Move, PIECES, POINTERS, Projection, Remaker, Stream,
+    Unpacker, WITH_POINTERS, varint,
 };
 
 use crate::body::{Asked, Streams};
@@ -240,10 +240,20 @@ impl<'a> Reference<'a> {
     fn a_run(&mut self, made: &mut Vec<u8>, most: u64, is_packed: bool) -> Done<()> {
         let kind = self.control()?;
         let len = self.control()?;
+        let mut whole = len;
         let program = if kind & WITH_POINTERS == 0 {
             None
         } else {
             self.features.insert(POINTERS);
+            let portion = if kind & IN_PIECES == 0 {
+                0..len
+            } else {
+                self.features.insert(PIECES);
+                whole = self.control()?;
+                let start = self.control()?;
+                let end = start.checked_add(len).filter(|&end| end <= whole);
+                start..end.ok_or(Stop::Damaged)?
+            };
             let copies = self.control()?;
             if copies > MOST_COPIES {
                 return Err(Stop::Damaged);
@@ -251,14 +261,19 @@ impl<'a> Reference<'a> {
             let origin = varint::unfold(self.control()?);
             let origin = self.position.checked_add_signed(origin);
             let pointers = Pointers::get(|| self.control())?.ok_or(Stop::Damaged)?;
-            Some((copies, origin.ok_or(Stop::Damaged)?, pointers))
+            Some((copies, origin.ok_or(Stop::Damaged)?, pointers, portion))
         };
-        let kind = kind & !WITH_POINTERS;
+        let marks = if program.is_some() {
+            WITH_POINTERS | IN_PIECES
+        } else {
+            0
+        };
+        let kind = kind & !marks;
         let kind = u8::try_from(kind).ok().filter(|&kind| kind < 8);
-        if let Some((copies, origin, pointers)) = program {
+        if let Some((copies, origin, pointers, portion)) = program {
             // All pieces are told first.
             let (mut pieces, mut moves, mut new) = (Vec::new(), Vec::new(), 0);
-            self.pieces(len, |piece, _| {
+            self.pieces(whole, |piece, _| {
                 if let (len, Some(from)) = piece {
                     let old = u64::wrapping_sub(from, origin);
                     moves.push(Move { old, len, new });
@@ -273,11 +288,20 @@ impl<'a> Reference<'a> {
             let kind = kind.ok_or(Stop::Damaged)?;
             self.is_of_length(made, len, most, is_packed)?;
             let projection = Projection::new(moves);
-            let mut new = 0;
+            let mut end = 0;
             for (len, from) in pieces {
+                let begin = end;
+                end += len;
+                // What of it is made.
+                let new = begin.max(portion.start);
+                let len = end.min(portion.end).saturating_sub(new);
+                if len == 0 {
+                    continue;
+                }
                 let bytes = match from {
                     None => self.literal(kind, len)?,
                     Some(from) => {
+                        let from = from + (new - begin);
                         let before = self.target.len();
                         let open_from = self.open_from.replace(before);
                         let mut bytes = self.copied(from, len)?;
@@ -291,7 +315,6 @@ impl<'a> Reference<'a> {
                         bytes
                     }
                 };
-                new += len;
                 self.put(made, &bytes, is_packed)?;
             }
             return Ok(());

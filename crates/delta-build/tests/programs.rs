@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use system_image_delta::patch::{Limits, POINTERS, Patch};
+use system_image_delta::patch::{Limits, PIECES, POINTERS, Patch};
 use system_image_delta_build::patch::{Effort, Options, make};
 
-/// A program of many functions that call each other and have strings; `extra` ones come first and in
+/// A program of so many functions that call each other and have strings; `extra` ones come first and in
 /// the middle, so that all others move.
-fn source(extra: u32) -> String {
+fn source(functions: u32, extra: u32) -> String {
     let mut source = String::from("#include <stdio.h>\n#include <stdlib.h>\n");
     let mut function = |name: String, i: u32, calls: String| {
         write!(
@@ -28,7 +28,7 @@ fn source(extra: u32) -> String {
     for i in 0..extra {
         function(format!("early{i}"), 90_000 + i, "0".into());
     }
-    for i in 0..400_u32 {
+    for i in 0..functions {
         let calls = match i {
             0 => "1".into(),
             _ => format!("f{}(a) + f{}(a)", i - 1, i.wrapping_mul(7919) % i),
@@ -39,14 +39,18 @@ fn source(extra: u32) -> String {
         }
     }
     source.push_str("int (*table[])(int) = {");
-    (0..400).for_each(|i| write!(source, "f{i},").unwrap());
-    source.push_str("};\nint main(int c, char **v) { return table[c % 400](c); }\n");
+    (0..functions).for_each(|i| write!(source, "f{i},").unwrap());
+    source.push_str("};\nint main(int c, char **v) { return table[c](c); }\n");
     source
 }
 
 fn compiled(directory: &Path, extra: u32, options: &[&str]) -> Vec<u8> {
+    built(directory, &source(400, extra), options)
+}
+
+fn built(directory: &Path, source: &str, options: &[&str]) -> Vec<u8> {
     let (from, to) = (directory.join("program.c"), directory.join("program"));
-    fs::write(&from, source(extra)).unwrap();
+    fs::write(&from, source).unwrap();
     let cc = Command::new("cc")
         .args(["-O1", "-g0", "-o"])
         .args([&to, &from])
@@ -112,6 +116,48 @@ fn pointers_to_what_moved_cost_next_to_nothing() {
             "{options:?}: {with} of {without}"
         );
     }
+}
+
+/// An image of a file system whose groups of blocks are so small that a program stands in several.
+fn image(program: &[u8]) -> Vec<u8> {
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("program"), program).unwrap();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    let mkfs = Command::new("mkfs.ext4")
+        .args(["-q", "-F", "-b", "1024", "-g", "256"])
+        .args(["-O", "^flex_bg,^resize_inode,^has_journal", "-d"])
+        .args([tree.path(), image.path()])
+        .arg("3M")
+        .output()
+        .unwrap();
+    assert!(mkfs.status.success(), "{mkfs:?}");
+    fs::read(image.path()).unwrap()
+}
+
+#[test]
+fn pointers_lead_from_one_piece_of_a_program_to_another() {
+    let lab = tempfile::tempdir().unwrap();
+    let [base, target] = [0, 9].map(|extra| built(lab.path(), &source(1200, extra), &["-O0"]));
+    let alone = patch(&base, &target, 40 << 20).len();
+    let [base, target] = [base, target].map(|program| image(&program));
+    let with = patch(&base, &target, 40 << 20);
+    let opened = || Patch::open(&with[..]).unwrap();
+    let required = opened().header().required.clone();
+    assert!(required.contains(&PIECES.into()), "{required:?}");
+    // Both images have an inode and tables of their own, and what a piece is made from is told once more.
+    assert!(with.len() < alone + 2500, "{} of {alone}", with.len());
+    let block = 1 << opened().header().target_block;
+    for left in (0..=target.len()).step_by(block) {
+        let mut out = target[..left].to_vec();
+        let applied = opened().apply(&base, &mut out, Limits::default()).unwrap();
+        assert!(out == target, "from {left}");
+        assert!(applied.work <= opened().header().work, "from {left}");
+    }
+    // Without memory for pointers.
+    let without = patch(&base, &target, 6 << 20);
+    assert!(apply(&base, &without) == target);
+    let (with, without) = (with.len(), without.len());
+    assert!(with * 100 < without * 60, "{with} of {without}");
 }
 
 #[test]

@@ -188,6 +188,12 @@ impl Body {
         self.ask(stream, self.number.len() as u64);
     }
 
+    /// Whether there are so many literals that longer dictionaries than the usual pay for them.
+    pub(crate) fn is_mostly_new(&self) -> bool {
+        let literals = literals().map(|stream| self.streams[stream].len as u64);
+        literals.max().unwrap_or(0) > LARGEST_DICTIONARY
+    }
+
     /// Packs all streams, on as many threads as are given, for an applier that has `memory` bytes
     /// for them.
     pub(crate) fn pack(self, threads: usize, memory: u64, effort: Effort) -> io::Result<Packed> {
@@ -275,14 +281,16 @@ const LONG_ENOUGH: u32 = 96;
 /// How many places are looked at for a match, by default.
 const DEPTH: u32 = 32;
 
+/// The streams of literals; headers and padding are alike from one to the next.
+fn literals() -> impl Iterator<Item = usize> {
+    (kind::META + 1..KINDS).map(|kind| usize::from(Stream::Literal(kind).number()))
+}
+
 /// A dictionary that is as large as pays: literals are files that were not there before and are like
 /// each other, the rest is as small with 1 MiB as with 64.
 fn dictionary(stream: usize, len: usize, largest: u64) -> u64 {
-    // Headers and padding are alike from one to the next.
-    let is_literal =
-        (kind::META + 1..KINDS).any(|kind| usize::from(Stream::Literal(kind).number()) == stream);
     let pays = match len as u64 {
-        _ if !is_literal => 1 << 20,
+        _ if !literals().any(|literal| literal == stream) => 1 << 20,
         ..=LARGEST_DICTIONARY => USUAL_DICTIONARY,
         _ => LARGEST_DICTIONARY,
     };

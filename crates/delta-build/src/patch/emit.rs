@@ -1,8 +1,10 @@
 //! Writes a plan down: parts, lengths, places, residues and literals, in the order in which the
 //! applier asks for them.
 
+use std::ops::Range;
+
 use system_image_delta::patch::pointers::Pointers;
-use system_image_delta::patch::{Stream, WITH_POINTERS, varint};
+use system_image_delta::patch::{IN_PIECES, PIECES, POINTERS, Stream, WITH_POINTERS, varint};
 
 use crate::patch::body::Body;
 use crate::patch::program::Made;
@@ -27,8 +29,8 @@ pub(crate) struct Ops {
     pub(crate) all: Vec<Op>,
     /// Bytes that they make.
     pub(crate) len: u64,
-    /// Where the old file begins, and its pointers, if they are changed.
-    pub(crate) pointers: Option<(u64, Pointers)>,
+    /// The pointers that are changed, if there are some.
+    pub(crate) pointers: Option<Changed>,
     literals: Vec<u8>,
     /// Varints, two for each run of residues: the copied bytes in front of it, counted from the end of
     /// the run before, and its length.
@@ -36,6 +38,26 @@ pub(crate) struct Ops {
     residues: Vec<u8>,
     /// Copied bytes behind the last run of residues.
     tail: u64,
+}
+
+/// Pointers that are changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    /// Where the old file begins.
+    origin: u64,
+    pointers: Pointers,
+    /// The new file, if the ops make only a portion of it.
+    whole: Option<Whole>,
+}
+
+/// A file of which a portion is made.
+#[derive(Clone, Debug)]
+struct Whole {
+    all: Vec<Op>,
+    /// Its length in bytes.
+    len: u64,
+    /// Where the portion begins.
+    start: u64,
 }
 
 impl Ops {
@@ -128,22 +150,46 @@ impl Ops {
         }
     }
 
-    /// What a program is made from; its old file stands at `address`.
-    pub(crate) fn program(address: u64, made: Made, new: &[u8]) -> Self {
+    /// What a range of a program is made from; its old file stands at `address`.
+    pub(crate) fn program(address: u64, made: Made, new: &[u8], range: Range<usize>) -> Self {
         let mut ops = Self::default();
-        let mut at = 0;
+        let mut at = range.start;
         for (copy, predicted) in made.copies.iter().zip(&made.predicted) {
-            if at < copy.new {
-                ops.literal(&new[at..copy.new]);
-            }
+            ops.literal(&new[at..copy.new]);
             at = copy.new + copy.len;
             ops.copy(address + copy.old as u64, predicted, &new[copy.new..at]);
         }
-        if at < new.len() {
-            ops.literal(&new[at..]);
-        }
+        ops.literal(&new[at..range.end]);
         if !made.pointers.ranges.is_empty() {
-            ops.pointers = Some((address, made.pointers));
+            ops.pointers = Some(Changed {
+                origin: address,
+                pointers: made.pointers,
+                whole: None,
+            });
+        }
+        ops
+    }
+
+    /// The same where the pointers of that range are found by what the whole program is made from.
+    pub(crate) fn portion(
+        address: u64,
+        whole: &Made,
+        (old, new): (&[u8], &[u8]),
+        range: Range<usize>,
+    ) -> Self {
+        let start = range.start as u64;
+        let mut ops = Self::program(address, whole.within(old, &range), new, range);
+        if let Some(changed) = &mut ops.pointers {
+            let mut all = Self::default();
+            let mut at = 0;
+            for copy in &whole.copies {
+                all.skip((copy.new - at) as u64);
+                all.span(address + copy.old as u64, copy.len as u64);
+                at = copy.new + copy.len;
+            }
+            all.skip((new.len() - at) as u64);
+            let (all, len) = (all.all, all.len);
+            changed.whole = Some(Whole { all, len, start });
         }
         ops
     }
@@ -248,52 +294,58 @@ pub(crate) fn write(all: Vec<Written>) -> Body {
             runs: Runs(&run.runs),
             tail: run.tail + behind,
         };
-        // Where the copies go must be known before the first pointer is moved.
-        let step = if run.pointers.is_some() {
-            run.all.len()
-        } else {
-            1
-        };
-        for ops in run.all.chunks(step.max(1)) {
-            for op in ops {
+        let Some(changed) = &run.pointers else {
+            for op in &run.all {
                 body.number(Stream::Literals, op.literal);
-                if run.pointers.is_none() {
-                    body.ask(Stream::Literal(kind), op.literal);
-                }
-                position += op.literal;
-                if op.copy > 0 {
-                    body.number(Stream::Copies, op.copy);
-                    let by = op.address.wrapping_sub(position).cast_signed();
-                    body.number(Stream::Positions, varint::fold(by));
-                    position = op.address + op.copy;
-                }
-            }
-            for op in ops {
-                if run.pointers.is_some() {
-                    body.ask(Stream::Literal(kind), op.literal);
-                }
+                body.ask(Stream::Literal(kind), op.literal);
+                copy(op, &mut position, &mut body);
                 residues.write(op.copy, &mut gap, &mut body);
             }
+            continue;
+        };
+        // Where the copies go must be known before the first pointer is changed.
+        for op in changed.told(&run.all) {
+            body.number(Stream::Literals, op.literal);
+            copy(op, &mut position, &mut body);
+        }
+        for op in &run.all {
+            body.ask(Stream::Literal(kind), op.literal);
+            residues.write(op.copy, &mut gap, &mut body);
         }
     }
     body.number(Stream::Control, 0);
     body
 }
 
+/// Tells of an op's copy, and moves the position over the op.
+fn copy(op: &Op, position: &mut u64, body: &mut Body) {
+    *position += op.literal;
+    if op.copy > 0 {
+        body.number(Stream::Copies, op.copy);
+        let by = op.address.wrapping_sub(*position).cast_signed();
+        body.number(Stream::Positions, varint::fold(by));
+        *position = op.address + op.copy;
+    }
+}
+
 /// The numbers in front of a run: its kind, its length, and its pointers.
 fn head(kind: u8, run: &Ops, position: u64) -> Vec<u64> {
-    let Some((origin, pointers)) = &run.pointers else {
-        return vec![u64::from(kind), run.len];
+    let kind = u64::from(kind);
+    let Some(changed) = &run.pointers else {
+        return vec![kind, run.len];
     };
-    let copies = run.all.iter().filter(|op| op.copy > 0).count();
-    let by = origin.wrapping_sub(position).cast_signed();
-    let mut numbers = vec![
-        u64::from(kind) | WITH_POINTERS,
-        run.len,
-        copies as u64,
-        varint::fold(by),
-    ];
-    pointers.put(&mut numbers);
+    let mut numbers = match &changed.whole {
+        None => vec![kind | WITH_POINTERS, run.len],
+        Some(whole) => {
+            let kind = kind | WITH_POINTERS | IN_PIECES;
+            vec![kind, run.len, whole.len, whole.start]
+        }
+    };
+    let told = changed.told(&run.all).iter();
+    numbers.push(told.filter(|op| op.copy > 0).count() as u64);
+    let by = changed.origin.wrapping_sub(position).cast_signed();
+    numbers.push(varint::fold(by));
+    changed.pointers.put(&mut numbers);
     numbers
 }
 
@@ -338,9 +390,22 @@ impl Residues<'_> {
     }
 }
 
+impl Changed {
+    /// All that is told of a run that makes this.
+    fn told<'a>(&'a self, made: &'a [Op]) -> &'a [Op] {
+        self.whole.as_ref().map_or(made, |whole| &whole.all)
+    }
+}
+
 impl Written {
-    /// Whether it has pointers that are changed.
-    pub(crate) fn has_pointers(&self) -> bool {
-        matches!(self, Self::Run { ops, .. } if ops.pointers.is_some())
+    /// What an applier must be able to do for it.
+    pub(crate) fn features(&self) -> impl Iterator<Item = &'static str> {
+        let changed = match self {
+            Self::Run { ops, .. } => ops.pointers.as_ref(),
+            Self::Control(_) => None,
+        };
+        let is_portion = changed.is_some_and(|changed| changed.whole.is_some());
+        let pointers = changed.is_some().then_some(POINTERS);
+        pointers.into_iter().chain(is_portion.then_some(PIECES))
     }
 }

@@ -116,8 +116,8 @@ fn made(
     let before = stamps().map_err(MakeError::Read)?;
     let base_len = base.metadata().map_err(MakeError::Read)?.len();
     let target_len = target.metadata().map_err(MakeError::Read)?.len();
-    let list = tree.map_or(0, Tree::memory);
-    options.memory = options.memory.saturating_sub(list);
+    let for_list = tree.map_or(0, Tree::memory);
+    options.memory = options.memory.saturating_sub(for_list);
     let target_block = target_block(options.memory);
     let spare = options
         .memory
@@ -169,23 +169,25 @@ fn made(
         effort: options.effort,
     };
     let written = maker.written(options.threads).map_err(MakeError::Read)?;
-    let has_pointers = written.iter().any(Written::has_pointers);
+    let needed: BTreeSet<_> = written.iter().flat_map(Written::features).collect();
+    let has_pointers = needed.contains(POINTERS);
     let body = emit::write(written);
     let lens = (kept.len(), target_len);
     let digests = (base_digests, target_digests);
-    let required = features(&plan, &maker.opened, has_pointers);
+    let required = features(&plan, &maker.opened).chain(needed).collect();
     let mut header = header(lens, target_block, digests, required);
     let beside = room::beside_streams(&plan, has_pointers, spare);
     let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
     let remade = remade(&plan);
     // What packed members hold is no longer needed, and packing takes memory, too.
     drop(plan);
-    let left = Patch::<&[u8]>::fixed_memory(&header) + beside;
-    let mut for_streams = options.memory.saturating_sub(left);
-    if is_packed {
-        // What it was planned with leaves room for pages: with fewer, all would be unpacked again.
-        for_streams = for_streams.min(streams(options.memory));
-    }
+    let taken = Patch::<&[u8]>::fixed_memory(&header) + beside;
+    let left = options.memory.saturating_sub(taken);
+    let for_streams = match (is_packed, body.is_mostly_new()) {
+        (false, _) => left,
+        (true, false) => left.min(streams(options.memory)),
+        (true, true) => left.min(streams(options.memory).max(left.saturating_sub(PAGES_ENOUGH))),
+    };
     let packed = body
         .pack(options.threads, for_streams, options.effort)
         .map_err(MakeError::Write)?;
@@ -201,17 +203,15 @@ fn made(
         return Err(MakeError::Changed);
     }
     let header = header?;
-    let mut front = match files {
-        Some(files) => files.to_bytes().map_err(MakeError::Write)?,
-        None => Vec::new(),
-    };
+    let list = files.map(|files| files.to_bytes()).transpose();
+    let mut front = list.map_err(MakeError::Write)?.unwrap_or_default();
     front.append(&mut header.to_bytes());
     out.write_all(&front)
         .and_then(|()| out.write_all(&packed.bytes))
         .map_err(MakeError::Write)?;
     Ok(Summary {
         bytes: (front.len() + packed.bytes.len()) as u64,
-        memory: header.memory + list,
+        memory: header.memory + for_list,
         work: header.work,
         streams: packed.lengths,
     })
@@ -222,6 +222,11 @@ fn made(
 fn fixed(memory: u64, target_block: u64) -> u64 {
     streams(memory) + 2 * target_block
 }
+
+/// Memory in bytes for pages where much is new, and little comes out of packed members: what is left goes
+/// to dictionaries. Elsewhere it all is for pages, as it was planned: with fewer, members would be unpacked
+/// again and again.
+const PAGES_ENOUGH: u64 = 16 << 20;
 
 /// What streams take of so much memory: one or two are long, most are short, and all get smaller
 /// dictionaries where the memory is not there.
@@ -317,14 +322,12 @@ fn header(
     }
 }
 
-/// What an applier must be able to do for packing members, for showing what it can only show, and for
-/// pointers.
-fn features(plan: &Plan, opened: &[usize], has_pointers: bool) -> BTreeSet<&'static str> {
+/// What an applier must be able to do for packing members, and for showing what it can only show.
+fn features(plan: &Plan, opened: &[usize]) -> impl Iterator<Item = &'static str> {
     let shown = opened.iter().map(|&view| plan.views[view].codec);
     let shown = shown.filter(|codec| *codec == Codec::Lz4Block);
     let packed = remade_views(plan).map(|view| view.codec);
-    let codecs = shown.chain(packed).filter_map(Codec::feature);
-    codecs.chain(has_pointers.then_some(POINTERS)).collect()
+    shown.chain(packed).filter_map(Codec::feature)
 }
 
 /// What the packed parts hold, in order.

@@ -2,6 +2,7 @@
 //! threads, and everything in the order in which it is written.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::iter::Peekable;
@@ -15,12 +16,15 @@ use crate::patch::emit::{Ops, Written};
 use crate::patch::kept::Kept;
 use crate::patch::matcher::{Matcher, Reach};
 use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
-use crate::patch::program;
+use crate::patch::program::{self, Made};
 use crate::patch::room;
 use crate::patch::view::Shown;
 
 /// Longest piece that is searched as a whole, in bytes: the search takes six times as much.
 const LONGEST_SEARCHED: u64 = 128 << 20;
+
+/// Programs that stand in pieces, by their number, each with what it is made from if that was found.
+type Wholes = HashMap<usize, Option<(Vec<u8>, Made)>>;
 
 /// Segments that are searched for in the same old bytes, by part and segment.
 type Job = Vec<(usize, usize)>;
@@ -147,8 +151,17 @@ impl Maker<'_> {
         };
         let address = self.address(place);
         let mut matcher = None;
+        let mut wholes = Wholes::default();
         let ops = job.iter().map(|&(i, k)| {
             let part = &self.plan.parts[i];
+            let portion = self.portion(part, &part.segments[k].new);
+            if let Some((program, range)) = portion
+                && len <= LONGEST_SEARCHED
+                && self.has_room(part)
+                && let Some((whole, made)) = self.whole(program, &old, &mut wholes)?
+            {
+                return Ok(Ops::portion(address, made, (&old, whole), range));
+            }
             let new = self.wanted(part, &part.segments[k].new)?;
             let mut ops = Ops::default();
             if len.max(new.len() as u64) > LONGEST_SEARCHED {
@@ -158,7 +171,7 @@ impl Maker<'_> {
             let reach = || self.reach(part, place);
             let has_room = self.has_room(part);
             if let Some(Ok(made)) = program::search(&old, &new, has_room, reach(), self.effort) {
-                return Ok(Ops::program(address, made, &new));
+                return Ok(Ops::program(address, made, &new, 0..new.len()));
             }
             match matcher.get_or_insert_with(|| Matcher::new(&old, self.effort).ok()) {
                 Some(matcher) => search(&mut ops, address, matcher, reach(), &old, &new),
@@ -167,6 +180,34 @@ impl Maker<'_> {
             Ok(ops)
         });
         ops.collect()
+    }
+
+    /// Which program a segment makes a portion of, by its number, and which portion.
+    fn portion(&self, part: &Part, new: &Range<u64>) -> Option<(usize, Range<usize>)> {
+        if part.view.is_some() {
+            return None;
+        }
+        let &(program, before) = self.plan.portions.get(&new.start)?;
+        let range = before..before + (new.end - new.start);
+        Some((program, plan::index(&range)))
+    }
+
+    /// A program that stands in pieces, and what it is made from; nothing if that is not found.
+    fn whole<'a>(
+        &self,
+        program: usize,
+        old: &[u8],
+        wholes: &'a mut Wholes,
+    ) -> io::Result<Option<(&'a [u8], &'a Made)>> {
+        let found = match wholes.entry(program) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(found) => {
+                let new = self.plan.programs[program].bytes(self.target)?;
+                let made = program::search(old, &new, true, None, self.effort);
+                found.insert(made.and_then(Result::ok).map(|made| (new, made)))
+            }
+        };
+        Ok(found.as_ref().map(|(new, made)| (&new[..], made)))
     }
 
     /// Everything, in order.

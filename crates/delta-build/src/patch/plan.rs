@@ -25,6 +25,7 @@ mod pieces;
 mod tables;
 
 use known::Known;
+pub(crate) use pieces::Whole;
 
 /// Shortest file that is searched for by its content, in bytes: a copy of less costs as much.
 const SHORTEST_FOUND: u64 = 32;
@@ -88,6 +89,11 @@ pub(crate) struct Part {
 pub(crate) struct Plan {
     pub(crate) parts: Vec<Part>,
     pub(crate) views: Vec<View>,
+    /// Programs of the target that stand in pieces.
+    pub(crate) programs: Vec<Whole>,
+    /// Which of them a segment of the target makes a portion of, and where in it that begins; by where the
+    /// segment begins.
+    pub(crate) portions: HashMap<u64, (usize, u64)>,
 }
 
 /// Kinds of content: each has literals and residues of its own.
@@ -137,6 +143,8 @@ struct Planner<'a> {
     target_files: Files,
     /// Where files of the target that stand in pieces were seen whole.
     seen_wholes: HashMap<Vec<u8>, Option<Place>>,
+    /// Programs of the target that stand in pieces, by path.
+    programs: HashMap<Vec<u8>, Option<usize>>,
     /// Members of the base's packed members, by the view that shows them.
     inner: HashMap<usize, Files>,
     /// Packed members that can be made again, by the content that they are in.
@@ -184,7 +192,10 @@ pub(crate) fn plan(
         plan: Plan {
             parts: Vec::new(),
             views: Vec::new(),
+            programs: Vec::new(),
+            portions: HashMap::new(),
         },
+        programs: HashMap::new(),
         inner: HashMap::new(),
         remade: HashMap::new(),
         packings,
@@ -283,6 +294,9 @@ impl Planner<'_> {
             Sort::Table => kind::META,
             _ => self.kind(item)?,
         };
+        if kind == kind::CODE && matches!(source, Source::Like(..)) {
+            self.portion(item);
+        }
         segments.push(Segment {
             new: item.content.clone(),
             kind,

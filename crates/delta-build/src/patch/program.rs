@@ -35,6 +35,27 @@ pub(crate) struct Made {
     pub(crate) predicted: Vec<Vec<u8>>,
 }
 
+impl Made {
+    /// What makes a range of the new bytes, as if its copies began and ended there.
+    pub(crate) fn within(&self, old: &[u8], range: &Span<usize>) -> Self {
+        let copies = self.copies.iter().filter_map(|copy| {
+            let new = copy.new.max(range.start);
+            let end = (copy.new + copy.len).min(range.end);
+            (new < end).then(|| Piece {
+                new,
+                old: copy.old + (new - copy.new),
+                len: end - new,
+            })
+        });
+        let copies: Vec<Piece> = copies.collect();
+        Self {
+            predicted: predicted(old, &copies, &self.pointers, &projection(&self.copies)),
+            pointers: self.pointers.clone(),
+            copies,
+        }
+    }
+}
+
 /// Finds what the program `new` was made from; nothing if the two are none, or if no `pointers` are
 /// wanted.
 pub(crate) fn search(
@@ -103,7 +124,7 @@ fn made(
             pointers = Pointers::default();
         }
     }
-    let predicted = predicted(old, &copies, &pointers);
+    let predicted = predicted(old, &copies, &pointers, &projection(&copies));
     Ok(Made {
         copies,
         pointers,
@@ -266,7 +287,8 @@ fn joined(copies: Vec<Piece>, len: usize) -> Vec<Piece> {
 /// Keeps the ranges whose pointers spare something.
 fn worth(pointers: &mut Pointers, old: &[u8], new: &[u8], copies: &[Piece]) {
     let mut gains = vec![0_isize; pointers.ranges.len()];
-    for (copy, predicted) in copies.iter().zip(predicted(old, copies, pointers)) {
+    let predicted = predicted(old, copies, pointers, &projection(copies));
+    for (copy, predicted) in copies.iter().zip(predicted) {
         let (old_, new) = (
             &old[copy.old..copy.old + copy.len],
             &new[copy.new..copy.new + copy.len],
@@ -303,9 +325,13 @@ fn worth(pointers: &mut Pointers, old: &[u8], new: &[u8], copies: &[Piece]) {
     });
 }
 
-/// What the copies are before anything is added.
-fn predicted(old: &[u8], copies: &[Piece], pointers: &Pointers) -> Vec<Vec<u8>> {
-    let projection = projection(copies);
+/// What copies are before anything is added; `projection` tells where old bytes went.
+fn predicted(
+    old: &[u8],
+    copies: &[Piece],
+    pointers: &Pointers,
+    projection: &Projection,
+) -> Vec<Vec<u8>> {
     let predict = |copy: &Piece| {
         let bytes = &old[copy.old..copy.old + copy.len];
         changed(
@@ -313,7 +339,7 @@ fn predicted(old: &[u8], copies: &[Piece], pointers: &Pointers) -> Vec<Vec<u8>> 
             copy.old as u64,
             copy.new as u64,
             pointers,
-            &projection,
+            projection,
         )
     };
     copies.iter().map(predict).collect()

@@ -10,7 +10,7 @@ use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
 use crate::patch::leftover::Leftover;
 use crate::patch::remake::Remaker;
-use crate::patch::runs::{MEMORY_OF_POINTERS, POINTERS, Piece, Run, Runs};
+use crate::patch::runs::{MEMORY_OF_POINTERS, PIECES, POINTERS, Piece, Run, Runs};
 use crate::patch::space::{LEAST_FOR_VIEWS, Space};
 use crate::patch::streams::{PatchReadError, Streams};
 use crate::patch::view::{Cursor, Origin, View};
@@ -265,7 +265,7 @@ impl<R: Read> Patch<R> {
 
 /// Whether this program has a feature.
 fn is_known(feature: &str) -> bool {
-    feature == POINTERS || codec::FEATURES.contains(&feature)
+    [POINTERS, PIECES].contains(&feature) || codec::FEATURES.contains(&feature)
 }
 
 struct Applier<'a, R> {
@@ -313,9 +313,16 @@ impl<R: Read> Applier<'_, R> {
         Ok(true)
     }
 
+    /// Begins a run. To tell of what another run makes is work, too.
+    fn run(&mut self) -> Result<Run, ApplyError> {
+        let run = self.runs.run()?;
+        self.space.spend(run.beside())?;
+        Ok(run)
+    }
+
     /// Makes a run of the target.
     fn plain(&mut self, buffer: &mut [u8]) -> Result<(), ApplyError> {
-        let mut run = self.runs.run()?;
+        let mut run = self.run()?;
         if run.program.is_some() {
             return self.plain_program(&mut run, buffer);
         }
@@ -355,10 +362,10 @@ impl<R: Read> Applier<'_, R> {
         Ok(())
     }
 
-    /// Makes a run with pointers. These are looked for from a copy's first byte on, so no copy is passed
-    /// over in part.
+    /// Makes a run with pointers. These are looked for from the first byte on that the run makes of a
+    /// copy, so no copy is passed over in part.
     fn plain_program(&mut self, run: &mut Run, buffer: &mut [u8]) -> Result<(), ApplyError> {
-        let mut new = 0;
+        let mut new = run.start();
         while let Some(piece) = self.runs.piece(run)? {
             let (len, from) = piece.parts();
             if len <= self.blocks.left() {
@@ -473,7 +480,7 @@ impl<R: Read> Applier<'_, R> {
     ) -> Result<(), ApplyError> {
         let mut left = len;
         while left > 0 {
-            let mut run = self.runs.run()?;
+            let mut run = self.run()?;
             if run.len == 0 || run.len > left {
                 return Err(ApplyError::damaged("a length within a packed part"));
             }
@@ -499,7 +506,7 @@ impl<R: Read> Applier<'_, R> {
         buffer: &mut [u8],
         mut take: impl FnMut(&mut Blocks<'_>, &[u8]) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
-        let mut new = 0;
+        let mut new = run.start();
         while let Some(piece) = self.runs.piece(run)? {
             self.piece(run, piece, new, buffer, &mut take)?;
             new += piece.parts().0;

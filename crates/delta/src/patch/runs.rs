@@ -1,6 +1,7 @@
 //! Runs: what they are made of, as the patch tells it, piece by piece.
 
 use std::io::Read;
+use std::ops::Range;
 
 use crate::patch::apply::ApplyError;
 use crate::patch::pointers::{Places, Pointers};
@@ -14,6 +15,12 @@ pub const WITH_POINTERS: u64 = 8;
 
 /// The feature of patches that have such runs.
 pub const POINTERS: &str = "pointers";
+
+/// What is added as well if the run makes only a portion of the file that its pointers are changed in.
+pub const IN_PIECES: u64 = 16;
+
+/// The feature of patches that have such runs.
+pub const PIECES: &str = "pointers-in-pieces";
 
 /// Most copies of a run with pointers.
 pub const MOST_COPIES: u64 = 48 << 10;
@@ -63,8 +70,17 @@ pub(crate) struct Program {
     projection: Projection,
     /// Where the old file begins.
     origin: u64,
+    /// Which portion of the new file the run makes.
+    portion: Portion,
     /// All pieces of the run.
     pieces: std::vec::IntoIter<Piece>,
+}
+
+/// A portion of a file.
+struct Portion {
+    range: Range<u64>,
+    /// Length of the file in bytes.
+    of: u64,
 }
 
 impl<R: Read> Runs<R> {
@@ -94,9 +110,20 @@ impl<R: Read> Runs<R> {
         let program = if kind & WITH_POINTERS == 0 {
             None
         } else {
-            Some(self.program(len)?)
+            let portion = if kind & IN_PIECES == 0 {
+                Portion::whole(len)
+            } else {
+                let of = self.control()?;
+                let portion = Portion::new(self.control()?, len, of);
+                portion.ok_or(ApplyError::damaged("a portion of a file"))?
+            };
+            Some(self.program(portion)?)
         };
-        let kind = u8::try_from(kind & !WITH_POINTERS).ok();
+        let marks = match program {
+            None => 0,
+            Some(_) => WITH_POINTERS | IN_PIECES,
+        };
+        let kind = u8::try_from(kind & !marks).ok();
         let kind = kind.filter(|&kind| kind < KINDS);
         Ok(Run {
             kind: kind.ok_or(ApplyError::damaged("a kind of content that is unknown"))?,
@@ -124,8 +151,8 @@ impl<R: Read> Runs<R> {
         self.residues.add(&mut self.streams, run.kind, copied)
     }
 
-    /// Reads the pointers of a run of `len` bytes, and what the run is made of.
-    fn program(&mut self, len: u64) -> Result<Program, ApplyError> {
+    /// Reads the pointers of a run, and what the run is made of.
+    fn program(&mut self, portion: Portion) -> Result<Program, ApplyError> {
         let copies = self.control()?;
         if copies > MOST_COPIES || !self.pointers_fit {
             return Err(ApplyError::damaged("it needs more memory than it says"));
@@ -139,18 +166,16 @@ impl<R: Read> Runs<R> {
         let copies = usize::try_from(copies).expect("there are few");
         let mut all = Vec::with_capacity(2 * copies + 1);
         let mut moves = Vec::with_capacity(copies);
-        let mut pieces = Pieces::new(len);
+        let mut pieces = Pieces::new(portion.of);
         let mut new = 0;
         while let Some(piece) = self.next(&mut pieces)? {
-            all.push(piece);
-            new += match piece {
-                Piece::Literal(len) => len,
-                Piece::Copy(len, from) => {
-                    let old = from.wrapping_sub(origin);
-                    moves.push(Move { old, len, new });
-                    len
-                }
-            };
+            all.extend(piece.within(new, &portion.range));
+            let (len, from) = piece.parts();
+            if let Some(from) = from {
+                let old = from.wrapping_sub(origin);
+                moves.push(Move { old, len, new });
+            }
+            new += len;
             if moves.len() > copies {
                 return Err(ApplyError::damaged("the number of copies"));
             }
@@ -159,6 +184,7 @@ impl<R: Read> Runs<R> {
             pointers,
             projection: Projection::new(moves),
             origin,
+            portion,
             pieces: all.into_iter(),
         })
     }
@@ -205,6 +231,50 @@ impl Piece {
             Self::Literal(len) => (len, None),
             Self::Copy(len, from) => (len, Some(from)),
         }
+    }
+
+    /// What of it is in a range, if it begins at `at`.
+    fn within(self, at: u64, range: &Range<u64>) -> Option<Self> {
+        let (len, from) = self.parts();
+        let before = range.start.saturating_sub(at).min(len);
+        let behind = (at + len).saturating_sub(range.end).min(len);
+        let len = (len - before).checked_sub(behind).filter(|&len| len > 0)?;
+        Some(match from {
+            None => Self::Literal(len),
+            Some(from) => Self::Copy(len, from + before),
+        })
+    }
+}
+
+impl Portion {
+    const fn whole(len: u64) -> Self {
+        Self {
+            range: 0..len,
+            of: len,
+        }
+    }
+
+    /// So many bytes from a place on, of a file that has all of them.
+    fn new(start: u64, len: u64, of: u64) -> Option<Self> {
+        let end = start.checked_add(len).filter(|&end| end <= of)?;
+        Some(Self {
+            range: start..end,
+            of,
+        })
+    }
+}
+
+impl Run {
+    /// Where its first byte is in the file that its pointers are changed in.
+    pub(crate) fn start(&self) -> u64 {
+        let program = self.program.as_ref();
+        program.map_or(0, |program| program.portion.range.start)
+    }
+
+    /// How many bytes of that file it tells of and does not make.
+    pub(crate) fn beside(&self) -> u64 {
+        let program = self.program.as_ref();
+        program.map_or(0, |program| program.portion.of - self.len)
     }
 }
 

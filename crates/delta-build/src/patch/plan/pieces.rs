@@ -77,14 +77,32 @@ impl Planner<'_> {
             return Ok(place);
         }
         let mut place = None;
-        if let Some(bytes) = bytes(self.target, self.target_files.pieces(item))? {
-            let content = (bytes.len() as u64, Sha256::digest(bytes).into());
+        if let Some(whole) = Whole::new(self.target_files.pieces(item)) {
+            let content = (whole.size, Sha256::digest(whole.bytes(self.target)?).into());
             if let Some(Seen::Place(seen)) = self.seen.get(&content) {
                 place = Some(*seen);
             }
         }
         self.seen_wholes.insert(item.path.clone(), place);
         Ok(place)
+    }
+
+    /// Notes that an item of the target is a portion of a program, if it does not hold all of it.
+    pub(super) fn portion(&mut self, item: &Item) {
+        if item.is_whole() {
+            return;
+        }
+        let programs = &mut self.plan.programs;
+        let known = self.programs.entry(item.path.clone());
+        let program = *known.or_insert_with(|| {
+            let whole = Whole::new(self.target_files.pieces(item))?;
+            programs.push(whole);
+            Some(programs.len() - 1)
+        });
+        if let Some(program) = program {
+            let portion = (program, item.before);
+            self.plan.portions.insert(item.content.start, portion);
+        }
     }
 }
 
@@ -121,20 +139,38 @@ fn ranges<'a>(pieces: impl Iterator<Item = &'a Item>, zeros: &Range<u64>) -> Vec
     ranges
 }
 
-/// The bytes of a file, holes included, or `None` if it is too large.
-fn bytes<'a>(file: &File, pieces: impl Iterator<Item = &'a Item>) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    let mut size = 0;
-    for piece in pieces {
-        size = piece.whole();
-        if size > LARGEST {
-            return Ok(None);
+/// A file that stands in pieces.
+pub(crate) struct Whole {
+    /// Its length in bytes, holes included.
+    size: u64,
+    /// Where each piece begins in it, and where the piece stands.
+    pieces: Vec<(u64, Range<u64>)>,
+}
+
+impl Whole {
+    /// Of all of its pieces, in order; nothing if it is too large.
+    fn new<'a>(pieces: impl Iterator<Item = &'a Item>) -> Option<Self> {
+        let mut whole = Self {
+            size: 0,
+            pieces: Vec::new(),
+        };
+        for piece in pieces {
+            whole.size = piece.whole();
+            whole.pieces.push((piece.before, piece.content.clone()));
         }
-        bytes.resize(to_usize(piece.before), 0);
-        bytes.append(&mut read(file, &piece.content)?);
+        (whole.size <= LARGEST).then_some(whole)
     }
-    bytes.resize(to_usize(size), 0);
-    Ok(Some(bytes))
+
+    /// The bytes of the file.
+    pub(crate) fn bytes(&self, file: &File) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(to_usize(self.size));
+        for (before, range) in &self.pieces {
+            bytes.resize(to_usize(*before), 0);
+            bytes.append(&mut read(file, range)?);
+        }
+        bytes.resize(to_usize(self.size), 0);
+        Ok(bytes)
+    }
 }
 
 fn to_usize(len: u64) -> usize {
