@@ -2,7 +2,8 @@
 //! its own, cut into pieces that stand where their first byte is asked for.
 
 use std::io::{self, Write};
-use std::sync::Mutex;
+use std::ops::RangeInclusive;
+use std::sync::{Mutex, OnceLock};
 
 use liblzma::stream::{Filters, LzmaOptions, MatchFinder, Mode};
 use liblzma::write::XzEncoder;
@@ -101,8 +102,9 @@ impl Plain {
         self.blocks.push(bytes);
     }
 
-    /// A copy of so many bytes from the middle.
-    fn middle(&self, len: usize) -> Vec<u8> {
+    /// A copy of some bytes from the middle.
+    fn sample(&self) -> Vec<u8> {
+        let len = (self.len / 16).clamp(*SAMPLE.start(), *SAMPLE.end());
         let start = self.len.saturating_sub(len) / 2;
         let mut at = 0;
         let mut bytes = Vec::with_capacity(len);
@@ -198,11 +200,11 @@ impl Body {
     /// for them.
     pub(crate) fn pack(self, threads: usize, memory: u64, effort: Effort) -> io::Result<Packed> {
         let dictionaries = self.dictionaries(memory);
-        let streams = self.streams;
-        let ways = ways(&streams, &dictionaries, threads, effort)?;
-        let lens: Vec<u64> = streams.iter().map(|plain| plain.len as u64).collect();
+        let lens: Vec<u64> = self.streams.iter().map(|plain| plain.len as u64).collect();
+        let samples = self.streams.iter().map(Plain::sample);
+        let samples: Vec<_> = samples.map(|sample| (sample, OnceLock::new())).collect();
         let mut parts = Vec::new();
-        let streams = streams.into_iter().enumerate();
+        let streams = self.streams.into_iter().enumerate();
         for (i, plain) in streams.filter(|(_, plain)| plain.len > 0) {
             let count = lens[i] / (dictionaries[i] * DICTIONARIES_IN_A_PART);
             let count = usize::try_from(count).expect("the stream is in memory");
@@ -213,10 +215,20 @@ impl Body {
         let mut order: Vec<usize> = (0..parts.len()).collect();
         order.sort_by_key(|&at| std::cmp::Reverse(parts[at].1));
         let packed = parallel::each(threads, &order, |&at| {
-            let (i, _, plain) = &parts[at];
+            let (i, len, plain) = &parts[at];
+            let (sample, tried) = &samples[*i];
+            let tried = tried.get_or_init(|| Tried::new(sample, dictionaries[*i], effort));
+            let tried = tried
+                .as_ref()
+                .map_err(|error| io::Error::from(error.kind()))?;
+            if let Some(packed) = &tried.packed
+                && *len == sample.len()
+            {
+                return Ok(packed.clone());
+            }
             // What is packed is given back.
             let plain = std::mem::take(&mut *plain.lock().expect("each is taken once"));
-            lzma2(plain.blocks, dictionaries[*i], ways[*i], effort)
+            lzma2(plain.blocks, dictionaries[*i], tried.way, effort)
         });
         let mut packed: Vec<_> = order.into_iter().zip(packed).collect();
         packed.sort_by_key(|(at, _)| *at);
@@ -310,35 +322,39 @@ const WAYS: [Way; 4] = [(3, 0, 0), (0, 0, 0), (0, 2, 2), (4, 0, 0)];
 /// longer by a ten thousandth, and no thread is left alone with a long stream.
 const DICTIONARIES_IN_A_PART: u64 = 6;
 
-/// How much of a stream is packed to see which way is the best, in bytes.
-const SAMPLE: usize = 256 << 10;
+/// How much of a stream is packed to see which way is the best, in bytes: one part in sixteen, within these.
+const SAMPLE: RangeInclusive<usize> = 128 << 10..=256 << 10;
 
-/// The way that is best for each stream, judged by its middle.
-fn ways(
-    streams: &[Plain],
-    dictionaries: &[u64],
-    threads: usize,
-    effort: Effort,
-) -> io::Result<Vec<Way>> {
-    if effort == Effort::Fast {
-        return Ok(vec![WAYS[0]; streams.len()]);
-    }
-    let tried: Vec<(usize, Way)> = (0..streams.len())
-        .flat_map(|i| WAYS.map(|way| (i, way)))
-        .collect();
-    let lens = parallel::each(threads, &tried, |&(i, way)| {
-        if streams[i].len == 0 {
-            return Ok(0);
+/// What came of packing a sample in all ways.
+struct Tried {
+    /// The best.
+    way: Way,
+    /// The sample, packed in that way if any was tried.
+    packed: Option<Vec<u8>>,
+}
+
+impl Tried {
+    fn new(sample: &[u8], dictionary: u64, effort: Effort) -> io::Result<Self> {
+        let mut best = Self {
+            way: WAYS[0],
+            packed: None,
+        };
+        if effort == Effort::Fast {
+            return Ok(best);
         }
-        let sample = streams[i].middle(SAMPLE);
-        lzma2([sample], dictionaries[i], way, effort).map(|packed| packed.len())
-    });
-    let lens = lens.into_iter().collect::<io::Result<Vec<_>>>()?;
-    let best = lens.chunks(WAYS.len()).map(|lens| {
-        let best = (0..lens.len()).min_by_key(|&way| lens[way]);
-        WAYS[best.expect("there are ways")]
-    });
-    Ok(best.collect())
+        for way in WAYS {
+            let packed = lzma2([sample], dictionary, way, effort)?;
+            if best
+                .packed
+                .as_ref()
+                .is_none_or(|best| packed.len() < best.len())
+            {
+                let packed = Some(packed);
+                best = Self { way, packed };
+            }
+        }
+        Ok(best)
+    }
 }
 
 fn lzma2(
