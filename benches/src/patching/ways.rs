@@ -41,7 +41,17 @@ const WAY: Way = Way {
     apply: "",
 };
 
-pub(super) const WAYS: [Way; 16] = [
+/// As publishing makes it.
+const PUBLISHED: Way = Way {
+    only_tar: true,
+    prepare: "mkdir -p \"$4/tree/system\" && \
+              tar --extract --file \"$1\" --directory \"$4/tree/system\"",
+    apply: "\"$5/system-image-server\" patch apply \"$4/tree/system\" \"$3\" \"$4/delta.tar\" && \
+            tar --extract --file \"$4/delta.tar\" --directory \"$4/tree\"",
+    ..WAY
+};
+
+pub(super) const WAYS: [Way; 17] = [
     Way {
         name: "patch",
         make: "\"$5/system-image-server\" patch make \"$1\" \"$2\" \"$3\"",
@@ -62,13 +72,13 @@ pub(super) const WAYS: [Way; 16] = [
     },
     Way {
         name: "patch --tree, and tar",
-        only_tar: true,
-        prepare: "mkdir -p \"$4/tree/system\" && \
-                  tar --extract --file \"$1\" --directory \"$4/tree/system\"",
         make: "\"$5/system-image-server\" patch make --tree \"$1\" \"$2\" \"$3\"",
-        apply: "\"$5/system-image-server\" patch apply \"$4/tree/system\" \"$3\" \"$4/delta.tar\" && \
-                tar --extract --file \"$4/delta.tar\" --directory \"$4/tree\"",
-        ..WAY
+        ..PUBLISHED
+    },
+    Way {
+        name: "patch --tree --max-apply-memory 16MiB, and tar",
+        make: "\"$5/system-image-server\" patch make --tree --max-apply-memory 16MiB \"$1\" \"$2\" \"$3\"",
+        ..PUBLISHED
     },
     Way {
         name: "the whole, xz -6",

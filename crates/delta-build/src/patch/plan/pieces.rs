@@ -17,6 +17,9 @@ const LARGEST: u64 = 128 << 20;
 /// Holes that are filled in any file, in bytes. More are filled in files that have as much content.
 const HOLES: u64 = 1 << 20;
 
+/// Most pieces of a program that are made as portions of it: what all of it is made from is told with each.
+const MOST_PORTIONS: usize = 32;
+
 /// Most ranges that a file is put together from.
 const MOST_RANGES: usize = 1024;
 
@@ -96,10 +99,16 @@ impl Planner<'_> {
         let known = self.programs.entry(item.path.clone());
         let program = *known.or_insert_with(|| {
             let whole = Whole::new(self.target_files.pieces(item))?;
+            if whole.pieces.len() > MOST_PORTIONS {
+                return None;
+            }
             programs.push(whole);
             Some(programs.len() - 1)
         });
-        if let Some(program) = program {
+        let piece = (item.before, item.content.clone());
+        if let Some(program) = program
+            && programs[program].pieces.contains(&piece)
+        {
             let portion = (program, item.before);
             self.plan.portions.insert(item.content.start, portion);
         }
@@ -148,13 +157,19 @@ pub(crate) struct Whole {
 }
 
 impl Whole {
-    /// Of all of its pieces, in order; nothing if it is too large.
+    /// Of all of its pieces, in order; nothing if it is too large, or if they do not fit together: in a damaged
+    /// image, or where several files have one path.
     fn new<'a>(pieces: impl Iterator<Item = &'a Item>) -> Option<Self> {
         let mut whole = Self {
             size: 0,
             pieces: Vec::new(),
         };
+        let mut end = 0;
         for piece in pieces {
+            if piece.before < end || end > 0 && piece.whole() != whole.size {
+                return None;
+            }
+            end = piece.before + piece.len();
             whole.size = piece.whole();
             whole.pieces.push((piece.before, piece.content.clone()));
         }
