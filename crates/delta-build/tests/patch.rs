@@ -13,8 +13,9 @@ use proptest::test_runner::TestRunner;
 use sha2::{Digest, Sha256};
 use system_image_delta::patch::header::{BlockDigest, DIGEST};
 use system_image_delta::patch::{
-    Applied, ApplyError, Codec, Header as PatchHeader, HeaderError, Identity, Limits, PAGE, Patch,
-    Remaker, Unpacker, Xz, XzCheck, Zstd157, varint,
+    Applied, ApplyError, Codec, Header as PatchHeader, HeaderError, IN_PIECES, Identity, Limits,
+    MEMORY_OF_POINTERS, PAGE, PIECES, POINTERS, Patch, Remaker, Unpacker, WITH_POINTERS, Xz,
+    XzCheck, Zstd157, varint,
 };
 use system_image_delta::{Header, Kind};
 use system_image_delta_build::Writer;
@@ -538,6 +539,32 @@ fn parts_that_make_nothing_are_refused() {
         let refused = applied(control).unwrap_err();
         assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
     }
+}
+
+#[test]
+fn a_portion_is_within_its_file_and_the_rest_of_that_is_work() {
+    let applied = |start, work| {
+        let (base, target) = (b"0123456789", b"2345");
+        // All of the file is told as one copy, and four of its eight bytes are made.
+        let kind = 2 | WITH_POINTERS | IN_PIECES;
+        let control = vec![1, kind, 4, 8, start, 1, 0, 0, 0, 0];
+        let numbers = [control, vec![0], vec![8], vec![0], vec![4]];
+        let mut header = header(base, target, numbers.len());
+        header.required = vec![POINTERS.into(), PIECES.into()];
+        header.memory = Patch::<&[u8]>::fixed_memory(&header) + MEMORY_OF_POINTERS + (3 << 20);
+        header.work = work;
+        let patch = [header.to_bytes(), stored(&numbers)].concat();
+        apply(base, &patch)
+    };
+    assert_eq!(applied(2, 4).unwrap().0, b"2345");
+    for (start, work) in [(2, 3), (5, 9), (9, 9), (u64::MAX, 9)] {
+        let refused = applied(start, work).unwrap_err();
+        assert!(matches!(refused, ApplyError::Patch(_)), "{refused:?}");
+    }
+    assert!(matches!(
+        applied(3, 4).unwrap_err(),
+        ApplyError::Wrong { .. }
+    ));
 }
 
 /// A header without memory, for streams of numbers.
