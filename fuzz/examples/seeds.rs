@@ -172,17 +172,17 @@ impl Seeds {
         );
 
         let streams = body::plain(left, &header.dictionaries);
-        if let Some(streams) = portions(&streams) {
-            let mut all = vec![vec![0], base.to_vec()];
-            all.extend(streams);
-            self.write("applier", &format!("{name}-portions"), &sections::put(&all));
-        }
-        let mut all = vec![vec![0], base.to_vec()];
-        all.extend(streams);
-        self.write("applier", name, &sections::put(&all));
+        let write = |name: &str, settings: &[u8], streams: &body::Streams| {
+            let front = [settings.to_vec(), base.to_vec()];
+            let all = [&front[..], streams].concat();
+            self.write("applier", name, &sections::put(&all));
+        };
+        write(name, &[0], &streams);
         for memory in [5, 7] {
-            all[0] = vec![0, 0, 0, memory];
-            self.write("applier", &format!("{name}-{memory}"), &sections::put(&all));
+            write(&format!("{name}-{memory}"), &[0, 0, 0, memory], &streams);
+        }
+        if let Some(streams) = portions(&streams) {
+            write(&format!("{name}-portions"), &[0], &streams);
         }
     }
 

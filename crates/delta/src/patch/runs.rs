@@ -110,13 +110,13 @@ impl<R: Read> Runs<R> {
         let program = if kind & WITH_POINTERS == 0 {
             None
         } else {
-            let portion = if kind & IN_PIECES == 0 {
-                Portion::whole(len)
+            let (of, start) = if kind & IN_PIECES == 0 {
+                (len, 0)
             } else {
-                let of = self.control()?;
-                let portion = Portion::new(self.control()?, len, of);
-                portion.ok_or(ApplyError::damaged("a portion of a file"))?
+                (self.control()?, self.control()?)
             };
+            let portion = Portion::new(start, len, of);
+            let portion = portion.ok_or(ApplyError::damaged("a portion of a file"))?;
             Some(self.program(portion)?)
         };
         let marks = match program {
@@ -247,13 +247,6 @@ impl Piece {
 }
 
 impl Portion {
-    const fn whole(len: u64) -> Self {
-        Self {
-            range: 0..len,
-            of: len,
-        }
-    }
-
     /// So many bytes from a place on, of a file that has all of them.
     fn new(start: u64, len: u64, of: u64) -> Option<Self> {
         let end = start.checked_add(len).filter(|&end| end <= of)?;
