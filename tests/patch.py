@@ -251,20 +251,68 @@ class Pointers:
                     return self.address(space, 2, self.moves[move][1] + start + by - self.moves[move][0])
                 return None
 
+    def number(self, value, places, space, counted, ahead=0):
+        """What a pointer of this value becomes, if it is known: it is counted from zero, itself, or its page."""
+        begin = [0, 0]
+        if counted != "zero":
+            begin = [self.address(space, 1 + side, place) for side, place in enumerate(places)]
+            if None in begin:
+                return None
+            begin = [here & -4096 if counted == "page" else here + ahead for here in begin]
+        target = self.moved(space, begin[0] + value)
+        return None if target is None else target - begin[1]
+
     def pointer(self, copied, at, old, new, width, space, ahead=0):
         """Changes the pointer at this place of the copied bytes, if it is known."""
         size = 8 if width == 2 else 4
-        value, here, there = int.from_bytes(copied[at : at + size], "little", signed=True), 0, 0
-        if width == 0:
-            here, there = self.address(space, 1, old + at), self.address(space, 2, new + at)
-            if here is None or there is None:
-                return False
-        target = self.moved(space, here + ahead + value)
-        if target is None:
+        value = int.from_bytes(copied[at : at + size], "little", signed=True)
+        counted = "zero" if width else "itself"
+        value = self.number(value, (old + at, new + at), space, counted, ahead)
+        if value is None:
             return False
-        value = (target - there - ahead) % 256**size
-        copied[at : at + size] = value.to_bytes(size, "little")
+        copied[at : at + size] = (value % 256**size).to_bytes(size, "little")
         return True
+
+    def aarch64(self, copied, at, stop, old, new, space):
+        """Changes the pointers in instructions."""
+
+        def changed(value, places, counted):
+            moved = self.number(value, places, space, counted) if value else None
+            return None if moved is None else (moved + 2**63) % 2**64 - 2**63
+
+        words = [word for (word,) in struct.iter_unpack("<I", copied[at : at + (stop - at) // 4 * 4])]
+        held = {}
+        for i, one in enumerate(words):
+            kind, value = operand(one)
+            register, base = one & 31, one >> 5 & 31
+            places, becomes = (old + at + 4 * i, new + at + 4 * i), None
+            if kind == "page":
+                behind = []
+                for word in words[i + 1 : i + 8]:
+                    other, offset = operand(word)
+                    if other == "page" and word & 31 == register:
+                        break
+                    if other == "offset" and word >> 5 & 31 == register:
+                        behind.append(offset)
+                becomes = changed(value + sum(behind[:1]), places, "page")
+                becomes = None if becomes is None else becomes & -4096
+                held.pop(register, None)
+                if with_operand(one, becomes) is not None:
+                    held[register] = i, places, value, becomes
+            elif kind == "branch":
+                becomes = changed(value, places, "itself")
+            elif kind == "offset" and base in held:
+                since, places, page, new_page = held[base]
+                is_load = one >> 26 & 1 == 0 and one & 0xC00000
+                if base == register and (one >> 24 == 0x91 or is_load):
+                    del held[base]
+                if i - since <= 7:
+                    becomes = changed(page + value, places, "page")
+                    is_there = becomes is not None and becomes & -4096 == new_page
+                    becomes = becomes & 4095 if is_there else None
+            one = with_operand(one, becomes)
+            if one is not None:
+                struct.pack_into("<I", copied, at + 4 * i, one)
 
     def change(self, copied, old, new):
         for start, end, form, what in self.ranges:
@@ -284,6 +332,8 @@ class Pointers:
                     size, by = struct.unpack_from("<II", copied, at)
                     fits = 12 <= size < 4096 and by and (size | by) % 4 == 0
                     at += 12 if fits and self.pointer(copied, at + 8, old, new, 0, what) else 4
+            elif form == 4:
+                self.aarch64(copied, at + (start - old - at) % 4, stop, old, new, what)
             else:
                 while at < stop:
                     place = opcode(copied[at], copied[at + 1] if at + 1 < stop else 0, form)
@@ -313,6 +363,47 @@ def opcode(one, two, absolute):
     return (1, 1) if one & 0xC0 == 0x80 and one & 7 != 4 else None
 
 
+# Of instructions of AArch64: bits and what they are, what that makes it, the bits of its number, whether that
+# is signed, and its factor, if it is not told by the two highest bits.
+INSTRUCTIONS = [
+    (0x9F000000, 0x90000000, "page", [29, 30, *range(5, 24)], True, 4096),
+    (0x7C000000, 0x14000000, "branch", range(26), True, 4),
+    (0xFF000010, 0x54000000, "branch", range(5, 24), True, 4),
+    (0x7E000000, 0x34000000, "branch", range(5, 24), True, 4),
+    (0x7E000000, 0x36000000, "branch", range(5, 19), True, 4),
+    (0xFFC00000, 0x91000000, "offset", range(10, 22), False, 1),
+    (0x3B000000, 0x39000000, "offset", range(10, 22), False, None),
+]
+
+
+def instruction(one):
+    for mask, wanted, *rest in INSTRUCTIONS:
+        if one & mask == wanted:
+            kind, bits, is_signed, factor = rest
+            is_wide = kind == "offset" and one & 0xC4800000 == 0x04800000
+            return kind, bits, is_signed, factor or (16 if is_wide else 1 << (one >> 30))
+    return None, [], False, 1
+
+
+def operand(one):
+    """What an instruction of AArch64 is, and its number."""
+    kind, bits, is_signed, factor = instruction(one)
+    value = sum((one >> bit & 1) << i for i, bit in enumerate(bits))
+    if is_signed and value >> len(bits) - 1:
+        value -= 1 << len(bits)
+    return kind, value * factor
+
+
+def with_operand(one, value):
+    """The instruction with another number, if it can be written there."""
+    kind, bits, _, factor = instruction(one)
+    if value is None:
+        return None
+    for i, bit in enumerate(bits):
+        one = one & ~(1 << bit) | (value // factor >> i & 1) << bit
+    return one if operand(one) == (kind, value) else None
+
+
 class Applier:
     def __init__(self, base, patch):
         head = Numbers(patch)
@@ -330,6 +421,7 @@ class Applier:
             b"ext4-inodes",
             b"pointers",
             b"pointers-in-pieces",
+            b"pointers-aarch64",
         }
         assert known.issuperset(names[0]), f"it needs more than {known}"
         self.base, self.base_len = base, fields.number()

@@ -1,5 +1,6 @@
 //! Writes inputs from which the fuzzers begin: real patches between small images with something of
-//! everything, and one of each codec. It wants `cc`, `mksquashfs` and `mkfs.ext4`.
+//! everything, and one of each codec. It wants `cc`, the assembler and the linker for AArch64, `mksquashfs`
+//! and `mkfs.ext4`.
 //!
 //! Usage: `cargo run --release --example seeds DIRECTORY`; there comes a directory for each target.
 
@@ -17,6 +18,16 @@ use system_image_delta_build::Writer;
 use system_image_delta_build::patch::{Effort, Options, make};
 use system_image_fuzz::{body, sections};
 use system_image_gzip::Flavour;
+
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "it is a file of the tests' fixtures"
+)]
+#[path = "../../crates/testkit/src/aarch64.rs"]
+mod programs;
+
+use programs::{Linked, aarch64};
 
 fn main() {
     let directory = std::env::args().nth(1).expect("a directory is told");
@@ -37,6 +48,10 @@ fn main() {
         ("program", &["-nostdlib", "-static"]),
     ] {
         let program = |extra| compiled(lab.path(), extra, options);
+        seeds.patch(name, &program(0), &program(3));
+    }
+    for (name, linked) in [("instructions", Linked::Not), ("image", Linked::Kernel)] {
+        let program = |extra| aarch64(180, extra, linked);
         seeds.patch(name, &program(0), &program(3));
     }
     let [base, target] = [false, true].map(|is_second| squashfs(lab.path(), is_second));

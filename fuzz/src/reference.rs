@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use system_image_delta::patch::pointers::{Places, Pointers};
+use system_image_delta::patch::pointers::{Form, Pages, Places, Pointers};
 use system_image_delta::patch::{
-    Codec, CodecError, IN_PIECES, MOST_COPIES, Move, PIECES, POINTERS, Projection, Remaker, Stream,
-    Unpacker, WITH_POINTERS, varint,
+    Codec, CodecError, IN_PIECES, MOST_COPIES, Move, PIECES, POINTERS, POINTERS_OF_AARCH64,
+    Projection, Remaker, Stream, Unpacker, WITH_POINTERS, varint,
 };
 
 use crate::body::{Asked, Streams};
@@ -261,6 +261,10 @@ impl<'a> Reference<'a> {
             let origin = varint::unfold(self.control()?);
             let origin = self.position.checked_add_signed(origin);
             let pointers = Pointers::get(|| self.control())?.ok_or(Stop::Damaged)?;
+            let mut forms = pointers.ranges.iter().map(|range| &range.form);
+            if forms.any(|form| matches!(form, Form::Aarch64 { .. })) {
+                self.features.insert(POINTERS_OF_AARCH64);
+            }
             Some((copies, origin.ok_or(Stop::Damaged)?, pointers, portion))
         };
         let marks = if program.is_some() {
@@ -310,6 +314,7 @@ impl<'a> Reference<'a> {
                             old: from.wrapping_sub(origin),
                             new,
                         };
+                        let places = (places, &mut Pages::default());
                         pointers.change(&mut bytes, places, false, &projection);
                         self.residues(kind, &mut bytes)?;
                         bytes

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use system_image_testkit::tree::Tree;
-use system_image_testkit::{between, patch};
+use system_image_testkit::{Linked, aarch64, between, patch};
 
 fn run(directory: &Path, program: &str, arguments: &[&str]) {
     let output = Command::new(program)
@@ -91,9 +91,13 @@ fn a_second_applier_makes_the_same() {
     let server = server.as_str();
     let packed = ["pack-deflate", "pack-lz4-hc", "pack-zstd-1.5.4", "pointers"];
     let pieces = ["ext4-inodes", "pointers", "pointers-in-pieces"];
+    for (file, extra) in [("old.so", 0), ("new.so", 9)] {
+        fs::write(place.join(file), aarch64(1500, extra, Linked::Shared)).unwrap();
+    }
     for (old, new, needed) in [
         ("old.tar", "new.tar", &packed[..]),
         ("old.ext4", "new.ext4", &pieces),
+        ("old.so", "new.so", &["pointers", "pointers-aarch64"]),
     ] {
         run(place, server, &["patch", "make", old, new, "patch"]);
         let info = Command::new(server)

@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::steps::Failed;
 
 /// Programs and the packages that have them.
-const NEEDED: [(&str, &str); 42] = [
+const NEEDED: [(&str, &str); 43] = [
+    ("aarch64-linux-gnu-ld", "binutils-aarch64-linux-gnu"),
     ("aria2c", "aria2"),
     ("busctl", "systemd"),
     ("busybox", "busybox-static"),

@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use system_image_delta::patch::{Limits, PIECES, POINTERS, Patch};
+use system_image_delta::patch::{Limits, PIECES, POINTERS, POINTERS_OF_AARCH64, Patch};
 use system_image_delta_build::patch::{Effort, Options, make};
+use system_image_testkit::{Linked, aarch64};
 
 /// A program of so many functions that call each other and have strings; `extra` ones come first and in
 /// the middle, so that all others move.
@@ -101,21 +102,44 @@ fn pointers_to_what_moved_cost_next_to_nothing() {
         (&["-c", "-fPIE"], 110),
     ];
     for (options, percent) in ways {
-        let base = compiled(lab.path(), 0, options);
-        let target = compiled(lab.path(), 9, options);
-        let with = patch(&base, &target, 90 << 20);
-        assert!(apply(&base, &with) == target, "{options:?}");
-        let required = Patch::open(&with[..]).unwrap().header().required.clone();
-        assert_eq!(required, [POINTERS], "{options:?}");
-        // Where there is no memory for them, all that points elsewhere is told.
-        let without = patch(&base, &target, 6 << 20);
-        assert!(apply(&base, &without) == target, "{options:?}");
-        let (with, without) = (with.len(), without.len());
-        assert!(
-            with * 100 < without * percent,
-            "{options:?}: {with} of {without}"
-        );
+        let [base, target] = [0, 9].map(|extra| compiled(lab.path(), extra, options));
+        assert_pointers_pay([&base, &target], &[POINTERS], percent, options);
     }
+}
+
+#[test]
+fn pointers_of_aarch64_cost_next_to_nothing() {
+    for (how, percent) in [
+        (Linked::Shared, 25),
+        (Linked::Fixed, 25),
+        (Linked::Kernel, 30),
+        (Linked::Not, 60),
+    ] {
+        let [base, target] = [0, 9].map(|extra| aarch64(1500, extra, how));
+        let features = [POINTERS, POINTERS_OF_AARCH64];
+        assert_pointers_pay([&base, &target], &features, percent, how);
+    }
+}
+
+/// A patch with pointers has so many parts in a hundred of one without, and requires those features.
+fn assert_pointers_pay(
+    [base, target]: [&[u8]; 2],
+    features: &[&str],
+    percent: usize,
+    what: impl Debug,
+) {
+    let with = patch(base, target, 90 << 20);
+    assert!(apply(base, &with) == target, "{what:?}");
+    let required = Patch::open(&with[..]).unwrap().header().required.clone();
+    assert_eq!(required, features, "{what:?}");
+    // Where there is no memory for them, all that points elsewhere is told.
+    let without = patch(base, target, 6 << 20);
+    assert!(apply(base, &without) == target, "{what:?}");
+    let (with, without) = (with.len(), without.len());
+    assert!(
+        with * 100 < without * percent,
+        "{what:?}: {with} of {without}"
+    );
 }
 
 /// An image of a file system whose groups of blocks are so small that a program stands in several.
@@ -182,8 +206,7 @@ fn a_program_that_did_not_change_has_no_pointers_told() {
 #[test]
 fn damaged_programs_are_bytes_like_others() {
     let lab = tempfile::tempdir().unwrap();
-    let base = compiled(lab.path(), 0, &["-c"]);
-    let target = compiled(lab.path(), 2, &["-c"]);
+    let [base, target] = [0, 2].map(|extra| compiled(lab.path(), extra, &["-c"]));
     // All of the header, and the sections' headers at the end, one after the other.
     let places = (4..64).chain((target.len() - 64 * 12..target.len()).step_by(5));
     for (i, at) in places.enumerate() {

@@ -13,12 +13,14 @@
 //! | have a recovery that runs the upgrader | [`Recovery`] |
 //! | have a block device | [`LoopDevice`] |
 //! | run out of room | [`SmallDisk`] |
+//! | have programs for another machine | [`aarch64`], [`Linked`] |
 //! | have a message bus with services on it | [`Bus`], [`Mock`] |
 #![allow(
     clippy::unwrap_used,
     reason = "a fixture that cannot be made ends its test"
 )]
 
+mod aarch64;
 mod bus;
 mod device;
 mod disk;
@@ -33,6 +35,7 @@ mod recovery;
 pub mod tree;
 mod web;
 
+pub use aarch64::{Linked, aarch64};
 pub use bus::{Bus, Mock, Peer};
 pub use device::Device;
 pub use disk::SmallDisk;

@@ -3,8 +3,10 @@
 
 use std::ops::Range;
 
-use system_image_delta::patch::pointers::Pointers;
-use system_image_delta::patch::{IN_PIECES, PIECES, POINTERS, Stream, WITH_POINTERS, varint};
+use system_image_delta::patch::pointers::{Form, Pointers};
+use system_image_delta::patch::{
+    IN_PIECES, PIECES, POINTERS, POINTERS_OF_AARCH64, Stream, WITH_POINTERS, varint,
+};
 
 use crate::patch::body::Body;
 use crate::patch::program::Made;
@@ -391,6 +393,11 @@ impl Residues<'_> {
 }
 
 impl Changed {
+    fn is_aarch64(&self) -> bool {
+        let mut ranges = self.pointers.ranges.iter();
+        ranges.any(|range| matches!(range.form, Form::Aarch64 { .. }))
+    }
+
     /// All that is told of a run that makes this.
     fn told<'a>(&'a self, made: &'a [Op]) -> &'a [Op] {
         self.whole.as_ref().map_or(made, |whole| &whole.all)
@@ -405,7 +412,10 @@ impl Written {
             Self::Control(_) => None,
         };
         let is_portion = changed.is_some_and(|changed| changed.whole.is_some());
+        let is_aarch64 = changed.is_some_and(Changed::is_aarch64);
         let pointers = changed.is_some().then_some(POINTERS);
-        pointers.into_iter().chain(is_portion.then_some(PIECES))
+        let pieces = is_portion.then_some(PIECES);
+        let aarch64 = is_aarch64.then_some(POINTERS_OF_AARCH64);
+        [pointers, pieces, aarch64].into_iter().flatten()
     }
 }

@@ -10,7 +10,6 @@ mod android;
 mod area;
 mod body;
 mod effort;
-mod elf;
 mod emit;
 mod ext4;
 mod files;

@@ -2,14 +2,18 @@
 //! they are left out of the comparison of code; tables of pointers are compared by what they point
 //! to.
 
+mod elf;
+mod kernel;
+mod pair;
+
 use std::ops::Range as Span;
 
-use system_image_delta::patch::pointers::{Change, Form, Places, Pointer, Pointers, Range};
+use system_image_delta::patch::pointers::{Change, Form, Pages, Places, Pointer, Pointers, Range};
 use system_image_delta::patch::{MOST_COPIES, Move, Projection};
 
 use crate::patch::effort::Effort;
-use crate::patch::elf::{self, Elf, Pair, Table};
 use crate::patch::matcher::{Matcher, Reach, Step, TooLarge, worthwhile};
+use crate::patch::program::pair::{Pair, RELOCATION, Table};
 
 /// Bytes that pointers must spare to be told.
 const WORTH_TELLING: usize = 64;
@@ -66,7 +70,7 @@ pub(crate) fn search(
     effort: Effort,
 ) -> Option<Result<Made, TooLarge>> {
     pointers.then_some(())?;
-    let pair = elf::pair(&Elf::read(old)?, &Elf::read(new)?)?;
+    let pair = elf::pair(old, new).or_else(|| kernel::pair(old, new))?;
     Some(made(old, new, &pair, reach, effort))
 }
 
@@ -133,13 +137,14 @@ fn made(
 }
 
 fn is_code(range: &Range) -> bool {
-    matches!(range.form, Form::X86 { .. })
+    matches!(range.form, Form::X86 { .. } | Form::Aarch64 { .. })
 }
 
 /// The bytes with all their pointers changed.
 fn changed(bytes: &[u8], old: u64, new: u64, pointers: &Pointers, by: &impl Change) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
-    pointers.change(&mut bytes, Places { old, new }, false, by);
+    let places = Places { old, new };
+    pointers.change(&mut bytes, (places, &mut Pages::default()), false, by);
     bytes
 }
 
@@ -147,12 +152,8 @@ fn changed(bytes: &[u8], old: u64, new: u64, pointers: &Pointers, by: &impl Chan
 struct Mask;
 
 impl Change for Mask {
-    fn change(&self, bytes: &mut [u8], pointer: &Pointer<'_>) -> bool {
-        let is_known = pointer.target(bytes).is_some();
-        if is_known {
-            bytes.fill(0);
-        }
-        is_known
+    fn change(&self, pointer: &Pointer<'_>, number: u64) -> Option<u64> {
+        pointer.target(number).map(|_| 0)
     }
 }
 
@@ -160,19 +161,12 @@ impl Change for Mask {
 struct Target<'a>(Option<&'a Projection>);
 
 impl Change for Target<'_> {
-    fn change(&self, bytes: &mut [u8], pointer: &Pointer<'_>) -> bool {
-        let Some(mut target) = pointer.target(bytes) else {
-            return false;
-        };
-        if let Some(projection) = self.0 {
-            let Some(new) = projection.project(target) else {
-                return false;
-            };
-            target = new;
+    fn change(&self, pointer: &Pointer<'_>, number: u64) -> Option<u64> {
+        let target = pointer.target(number)?;
+        match self.0 {
+            Some(projection) => projection.project(target),
+            None => Some(target),
         }
-        let len = bytes.len();
-        bytes.copy_from_slice(&target.to_le_bytes()[..len]);
-        true
     }
 }
 
@@ -249,7 +243,7 @@ fn tables(
         if table.counts {
             for entries in [&mut old, &mut new] {
                 entries
-                    .chunks_exact_mut(elf::RELOCATION)
+                    .chunks_exact_mut(RELOCATION)
                     .for_each(|entry| entry[..8].fill(0));
             }
         }

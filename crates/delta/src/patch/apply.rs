@@ -9,8 +9,11 @@ use crate::patch::blocks::{self, Block, Blocks, Digests, Output, Written};
 use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
 use crate::patch::leftover::Leftover;
+use crate::patch::pointers::Pages;
 use crate::patch::remake::Remaker;
-use crate::patch::runs::{MEMORY_OF_POINTERS, PIECES, POINTERS, Piece, Run, Runs};
+use crate::patch::runs::{
+    MEMORY_OF_POINTERS, PIECES, POINTERS, POINTERS_OF_AARCH64, Piece, Run, Runs,
+};
 use crate::patch::space::{LEAST_FOR_VIEWS, Space};
 use crate::patch::streams::{PatchReadError, Streams};
 use crate::patch::view::{Cursor, Origin, View};
@@ -265,7 +268,7 @@ impl<R: Read> Patch<R> {
 
 /// Whether this program has a feature.
 fn is_known(feature: &str) -> bool {
-    [POINTERS, PIECES].contains(&feature) || codec::FEATURES.contains(&feature)
+    [POINTERS, PIECES, POINTERS_OF_AARCH64].contains(&feature) || codec::FEATURES.contains(&feature)
 }
 
 struct Applier<'a, R> {
@@ -524,6 +527,7 @@ impl<R: Read> Applier<'_, R> {
         take: &mut impl FnMut(&mut Blocks<'_>, &[u8]) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
         let (mut left, mut from) = piece.parts();
+        let mut pages = Pages::default();
         while left > 0 {
             let len = at_once(left, buffer.len());
             let bytes = &mut buffer[..len];
@@ -538,7 +542,8 @@ impl<R: Read> Applier<'_, R> {
                 }
                 (Some(from), Some(program)) => {
                     self.space.read(bytes, from, &self.blocks)?;
-                    let done = program.change(bytes, from, new, left > len as u64);
+                    let at = (from, new, &mut pages);
+                    let done = program.change(bytes, at, left > len as u64);
                     self.runs.add(run, &mut bytes[..done])?;
                     done
                 }

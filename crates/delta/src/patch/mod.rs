@@ -40,7 +40,10 @@ pub use inodes::crc32c;
 pub use pages::PAGE;
 pub use projection::{Move, Projection};
 pub use remake::Remaker;
-pub use runs::{IN_PIECES, MEMORY_OF_POINTERS, MOST_COPIES, PIECES, POINTERS, WITH_POINTERS};
+pub use runs::{
+    IN_PIECES, MEMORY_OF_POINTERS, MOST_COPIES, PIECES, POINTERS, POINTERS_OF_AARCH64,
+    WITH_POINTERS,
+};
 pub use space::LEAST_FOR_VIEWS;
 pub use streams::{KINDS, LONGEST_PIECE, PatchReadError, Stream};
 pub use unpack::{LZ4_MAGIC, Unpacker};

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::ops::Range;
 
 use crate::patch::apply::ApplyError;
-use crate::patch::pointers::{Places, Pointers};
+use crate::patch::pointers::{Pages, Places, Pointers};
 use crate::patch::projection::{Move, Projection};
 use crate::patch::residues::Residues;
 use crate::patch::streams::{KINDS, Stream, Streams};
@@ -15,6 +15,9 @@ pub const WITH_POINTERS: u64 = 8;
 
 /// The feature of patches that have such runs.
 pub const POINTERS: &str = "pointers";
+
+/// The feature of patches that have such runs of code for AArch64.
+pub const POINTERS_OF_AARCH64: &str = "pointers-aarch64";
 
 /// What is added as well if the run makes only a portion of the file that its pointers are changed in.
 pub const IN_PIECES: u64 = 16;
@@ -281,12 +284,18 @@ impl Pieces {
 }
 
 impl Program {
-    /// Changes the pointers in bytes that were copied from an address to a place in the run. How
-    /// many bytes are ready; more of the copy follow, or none.
-    pub(crate) fn change(&self, bytes: &mut [u8], from: u64, new: u64, follows: bool) -> usize {
+    /// Changes the pointers in bytes that were copied from an address to a place in the run, with the
+    /// pages that the bytes of the copy in front of them led to. How many bytes are ready; more of the copy
+    /// follow, or none.
+    pub(crate) fn change(
+        &self,
+        bytes: &mut [u8],
+        (from, new, pages): (u64, u64, &mut Pages),
+        follows: bool,
+    ) -> usize {
         let old = from.wrapping_sub(self.origin);
         let places = Places { old, new };
         self.pointers
-            .change(bytes, places, follows, &self.projection)
+            .change(bytes, (places, pages), follows, &self.projection)
     }
 }

@@ -1,6 +1,7 @@
 //! Changes pointers, piece by piece.
 
-use crate::patch::pointers::{Field, Form, Pointers, Space, Width, code, frames};
+use crate::patch::pointers::aarch64::{self, PAGE, Pages};
+use crate::patch::pointers::{Field, Form, Layout, Pointers, Space, Width, frames, x86};
 use crate::patch::projection::Projection;
 
 /// Where bytes are in the old file, and where in the new one.
@@ -22,74 +23,99 @@ impl Places {
     }
 }
 
-/// One pointer.
+/// What a pointer is counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The address 0.
+    Zero,
+    /// So many bytes behind its own place.
+    Itself(u64),
+    /// The page of its own place.
+    Page,
+}
+
+/// One pointer, whatever its number is.
 #[derive(Clone, Copy, Debug)]
 pub struct Pointer<'a> {
     /// Where it is.
     pub places: Places,
-    /// How it is written.
-    pub width: Width,
-    /// How far behind its beginning a relative one begins to count.
-    pub ahead: u64,
+    /// What it is counted from.
+    pub from: From,
     /// What it points into.
     pub space: &'a Space,
 }
 
 impl Pointer<'_> {
-    /// The byte of the old file that it points to, if it has these bytes there.
-    pub fn target(&self, bytes: &[u8]) -> Option<u64> {
-        let signed = i64::from(i32::from_le_bytes(*bytes.first_chunk()?));
-        let address = match self.width {
-            Width::Relative4 => {
-                let here = self.space.address(&self.space.old, self.places.old)?;
-                here.wrapping_add(self.ahead).wrapping_add_signed(signed)
-            }
-            Width::Absolute4 => signed.cast_unsigned(),
-            Width::Absolute8 => u64::from_le_bytes(*bytes.first_chunk()?),
-        };
-        self.space.at(&self.space.old, address)
+    /// The byte of the old file that it points to, if it has this number there.
+    pub fn target(&self, number: u64) -> Option<u64> {
+        let begin = self.begin(&self.space.old, self.places.old)?;
+        self.space.at(&self.space.old, begin.wrapping_add(number))
     }
 
-    /// What it must be in the new file to point to that byte there.
+    /// What number it must have in the new file to point to that byte there.
     fn to(&self, target: u64) -> Option<u64> {
         let there = self.space.address(&self.space.new, target)?;
-        Some(match self.width {
-            Width::Relative4 => {
-                let here = self.space.address(&self.space.new, self.places.new)?;
-                there.wrapping_sub(here.wrapping_add(self.ahead))
-            }
-            Width::Absolute4 | Width::Absolute8 => there,
+        let begin = self.begin(&self.space.new, self.places.new)?;
+        Some(there.wrapping_sub(begin))
+    }
+
+    /// The address that it is counted from, if it is at this place.
+    fn begin(&self, layout: &Layout, place: u64) -> Option<u64> {
+        let here = || self.space.address(layout, place);
+        Some(match self.from {
+            From::Zero => 0,
+            From::Itself(behind) => here()?.wrapping_add(behind),
+            From::Page => here()? & !(PAGE - 1),
         })
     }
 }
 
 /// What becomes of a pointer.
 pub trait Change {
-    /// Changes the pointer in `bytes`; whether it points to something that is known.
-    fn change(&self, bytes: &mut [u8], pointer: &Pointer<'_>) -> bool;
+    /// The number that takes the place of a pointer's `number`, if it points to something that is known.
+    fn change(&self, pointer: &Pointer<'_>, number: u64) -> Option<u64>;
 }
 
 /// It points to where the copies went.
 impl Change for Projection {
-    fn change(&self, bytes: &mut [u8], pointer: &Pointer<'_>) -> bool {
-        let target = pointer.target(bytes).and_then(|old| self.project(old));
-        let Some(moved) = target.and_then(|target| pointer.to(target)) else {
+    fn change(&self, pointer: &Pointer<'_>, number: u64) -> Option<u64> {
+        let target = pointer.target(number)?;
+        pointer.to(self.project(target)?)
+    }
+}
+
+impl Width {
+    /// Changes a pointer that is written so; whether it points to something that is known.
+    pub(super) fn change(self, field: &mut [u8], pointer: &Pointer<'_>, by: &impl Change) -> bool {
+        let Some(number) = self.number(field) else {
             return false;
         };
-        let len = bytes.len();
-        bytes.copy_from_slice(&moved.to_le_bytes()[..len]);
-        true
+        let changed = by.change(pointer, number);
+        if let Some(changed) = changed {
+            field.copy_from_slice(&changed.to_le_bytes()[..self.len()]);
+        }
+        changed.is_some()
+    }
+
+    fn number(self, field: &[u8]) -> Option<u64> {
+        Some(match self {
+            Self::Relative4 | Self::Absolute4 => {
+                i64::from(i32::from_le_bytes(*field.first_chunk()?)).cast_unsigned()
+            }
+            Self::Absolute8 => u64::from_le_bytes(*field.first_chunk()?),
+        })
     }
 }
 
 impl Pointers {
-    /// Changes the pointers in `bytes`, which stand at `places`. How many of the bytes are done:
-    /// behind them begins a pointer that goes on beyond `bytes`; it is left alone if nothing more
-    /// `follows`. Sixteen bytes and more are never all left undone.
+    /// Changes the pointers in `bytes` of a copy, which stand at `places`. How many of the bytes are
+    /// done: behind them begins a pointer that goes on beyond `bytes`; it is left alone if nothing more
+    /// `follows`. Thirty-two bytes and more are never all left undone. `pages` goes with the copy from its
+    /// beginning.
     pub fn change(
         &self,
         bytes: &mut [u8],
-        places: Places,
+        (places, pages): (Places, &mut Pages),
         follows: bool,
         by: &impl Change,
     ) -> usize {
@@ -106,7 +132,16 @@ impl Pointers {
                 Form::X86 { space, absolute } => {
                     let space = &self.spaces[*space];
                     let bytes = &mut bytes[start..end];
-                    start + code::x86(bytes, places.after(start), (space, *absolute), more, by)
+                    start + x86::code(bytes, places.after(start), (space, *absolute), more, by)
+                }
+                Form::Aarch64 { space } => {
+                    let code = aarch64::Code {
+                        start: range.start,
+                        space: &self.spaces[*space],
+                        by,
+                    };
+                    let bytes = &mut bytes[start..end];
+                    start + code.change(bytes, places.after(start), pages, more)
                 }
                 Form::Frames { space } => {
                     let space = &self.spaces[*space];
@@ -151,17 +186,23 @@ impl Pointers {
                 }
                 let at = at_most(at, bytes.len());
                 let end = at + field.width.len();
-                let Some(pointer) = bytes.get_mut(at..end) else {
+                let Some(number) = bytes.get_mut(at..end) else {
                     return if more { at } else { bytes.len() };
                 };
-                by.change(
-                    pointer,
+                let from = match field.width {
+                    Width::Relative4 => From::Itself(0),
+                    Width::Absolute4 | Width::Absolute8 => From::Zero,
+                };
+                let places = places.after(at);
+                let space = &self.spaces[field.space];
+                field.width.change(
+                    number,
                     &Pointer {
-                        places: places.after(at),
-                        width: field.width,
-                        ahead: 0,
-                        space: &self.spaces[field.space],
+                        places,
+                        from,
+                        space,
                     },
+                    by,
                 );
             }
             begin += entry;
@@ -218,6 +259,7 @@ mod tests {
         });
         prop_oneof![
             (0..3_usize, any::<bool>()).prop_map(|(space, absolute)| Form::X86 { space, absolute }),
+            (0..3_usize).prop_map(|space| Form::Aarch64 { space }),
             (0..3_usize).prop_map(|space| Form::Frames { space }),
             table,
         ]
@@ -261,6 +303,28 @@ mod tests {
         proptest::collection::vec(byte, 0..900)
     }
 
+    /// Instructions of AArch64 that belong together more often than noise does.
+    fn instructions() -> impl Strategy<Value = Vec<u8>> {
+        let kinds = [
+            0x9000_0000,
+            0xb0ff_ffe0,
+            0x9100_0000,
+            0xf940_0000,
+            0xb900_0000,
+            0x3dc0_0000,
+            0x9400_0000,
+            0x5400_0000,
+            0x3600_0000,
+            0xd503_201f,
+        ];
+        let instruction = (0..kinds.len(), 0..3_u32, 0..3_u32, 0..300_u32);
+        let instruction = instruction.prop_map(move |(kind, one, other, number)| {
+            // What a kind has set stays so.
+            (kinds[kind] | one | other << 5 | number << 10).to_le_bytes()
+        });
+        proptest::collection::vec(instruction, 0..220).prop_map(|all: Vec<[u8; 4]>| all.concat())
+    }
+
     fn projection() -> Projection {
         let copy = |old, len, new| Move { old, len, new };
         Projection::new(vec![
@@ -285,7 +349,7 @@ mod tests {
         #[test]
         fn any_numbers_are_read_or_refused(
             numbers in proptest::collection::vec(prop_oneof![0..5_u64, any::<u64>()], 0..60),
-            mut bytes in bytes(),
+            mut bytes in prop_oneof![bytes(), instructions()],
             old in any::<u64>(),
         ) {
             let mut numbers = numbers.into_iter().chain(std::iter::repeat(0));
@@ -293,7 +357,7 @@ mod tests {
             if let Some(pointers) = read {
                 for old in [0, old] {
                     let places = Places { old, new: 7 };
-                    pointers.change(&mut bytes, places, true, &projection());
+                    pointers.change(&mut bytes, (places, &mut Pages::default()), true, &projection());
                 }
             }
         }
@@ -301,20 +365,24 @@ mod tests {
         #[test]
         fn pieces_of_any_length_give_the_same(
             pointers in pointers(),
-            bytes in bytes(),
+            bytes in prop_oneof![bytes(), instructions()],
             old in 0..200_u64,
-            lengths in proptest::collection::vec(16..70_usize, 1..20),
+            lengths in proptest::collection::vec(32..90_usize, 1..20),
         ) {
             let projection = projection();
             let mut whole = bytes.clone();
             let places = Places { old, new: 3 };
-            prop_assert_eq!(pointers.change(&mut whole, places, false, &projection), bytes.len());
+            let mut pages = Pages::default();
+            let done = pointers.change(&mut whole, (places, &mut pages), false, &projection);
+            prop_assert_eq!(done, bytes.len());
+            let mut pages = Pages::default();
             let (mut made, mut at) = (Vec::new(), 0);
             for len in lengths.iter().cycle() {
                 let end = (at + len).min(bytes.len());
                 let mut piece = bytes[at..end].to_vec();
                 let follows = end < bytes.len();
-                let done = pointers.change(&mut piece, places.after(at), follows, &projection);
+                let places = (places.after(at), &mut pages);
+                let done = pointers.change(&mut piece, places, follows, &projection);
                 prop_assert!(done > 0 || piece.is_empty());
                 made.extend_from_slice(&piece[..done]);
                 at += done;
@@ -355,6 +423,7 @@ mod tests {
         let projection = Projection::new(vec![copy(0, 20, 0), copy(20, 80, 30)]);
         let mut code = [0x90, 0xe8, 44, 0, 0, 0, 0xc3];
         let places = Places { old: 0, new: 0 };
+        let places = (places, &mut Pages::default());
         assert_eq!(pointers.change(&mut code, places, false, &projection), 7);
         assert_eq!(code, [0x90, 0xe8, 54, 0, 0, 0, 0xc3]);
     }

@@ -1,6 +1,6 @@
 //! Records for unwinding.
 
-use crate::patch::pointers::{Change, Places, Pointer, Space, Width};
+use crate::patch::pointers::{Change, From, Places, Pointer, Space, Width};
 
 /// No record is longer, in bytes.
 const LONGEST: u32 = 4096;
@@ -29,11 +29,10 @@ pub(super) fn frames(
         }
         let pointer = Pointer {
             places: places.after(at + 8),
-            width: Width::Relative4,
-            ahead: 0,
+            from: From::Itself(0),
             space,
         };
-        let is_known = by.change(&mut bytes[at + 8..at + 12], &pointer);
+        let is_known = Width::Relative4.change(&mut bytes[at + 8..at + 12], &pointer, by);
         at += if is_known { 12 } else { 4 };
     }
     bytes.len()

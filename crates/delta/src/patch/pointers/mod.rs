@@ -1,12 +1,14 @@
 //! Pointers within copied bytes: when what a program points to has moved, the pointer is another
 //! one; and where it moved to is known from the copies of the same run.
 
+mod aarch64;
 mod change;
-mod code;
 mod frames;
 mod numbers;
+mod x86;
 
-pub use change::{Change, Places, Pointer};
+pub use aarch64::Pages;
+pub use change::{Change, From, Places, Pointer};
 
 /// Bytes that are loaded to successive addresses of a program's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,11 @@ pub enum Form {
         /// Whether it has absolute addresses, too.
         absolute: bool,
     },
+    /// Machine code for AArch64, of 4 bytes each instruction.
+    Aarch64 {
+        /// The number of the space that it runs in.
+        space: usize,
+    },
     /// Records for unwinding, as in `.eh_frame`.
     Frames {
         /// The number of the space that they describe.
@@ -148,7 +155,9 @@ impl Pointers {
         };
         for range in &mut self.ranges {
             match &mut range.form {
-                Form::X86 { space, .. } | Form::Frames { space } => number(space),
+                Form::X86 { space, .. } | Form::Aarch64 { space } | Form::Frames { space } => {
+                    number(space);
+                }
                 Form::Table { fields, .. } => {
                     for field in fields {
                         number(&mut field.space);

@@ -44,6 +44,7 @@ impl Pointers {
                     numbers.extend([u64::from(*absolute), *space as u64]);
                 }
                 Form::Frames { space } => numbers.extend([3, *space as u64]),
+                Form::Aarch64 { space } => numbers.extend([4, *space as u64]),
                 Form::Table { entry, fields } => {
                     numbers.extend([2, *entry, fields.len() as u64]);
                     for field in fields {
@@ -140,6 +141,7 @@ fn form<E>(next: &mut impl FnMut() -> Result<u64, E>, spaces: usize) -> Result<O
                 absolute: number == 1,
             }),
             3 => Some(Form::Frames { space }),
+            4 => Some(Form::Aarch64 { space }),
             _ => None,
         }));
     }

@@ -1,14 +1,13 @@
 //! Programs: where the pointers of an ELF file stand, and what they point into. Only little-endian
-//! files of 64 bits for x86-64 are looked into.
+//! files of 64 bits for x86-64 and AArch64 are looked into.
 
 use std::collections::BTreeMap;
 use std::ops::Range as Span;
 
-use system_image_delta::patch::pointers::{
-    Field, Form, Layout, Pointers, Range, Space, Stretch, Width,
-};
+use system_image_delta::patch::pointers::{Form, Layout, Space, Stretch, Width};
 
 use crate::patch::plan::index;
+use crate::patch::program::pair::{Found, Pair, RELOCATION, Table, table};
 
 /// Most sections of a file.
 const MOST_SECTIONS: u64 = 1024;
@@ -20,8 +19,10 @@ const MOST_SEGMENTS: u64 = 32;
 const RELOCATABLE: u64 = 1;
 /// `e_type` of what runs at fixed addresses.
 const EXECUTABLE: u64 = 2;
-/// `e_machine` of x86-64.
+
+/// `e_machine`.
 const X86_64: u64 = 62;
+const AARCH64: u64 = 183;
 
 /// `sh_type` of what is neither of the following.
 const PROGBITS: u64 = 1;
@@ -50,34 +51,13 @@ struct Section<'a> {
 }
 
 /// What is known of a file.
-pub(crate) struct Elf<'a> {
+struct Elf<'a> {
+    machine: u64,
     sections: Vec<Section<'a>>,
     layout: Layout,
     is_relocatable: bool,
     is_executable: bool,
     bytes: &'a [u8],
-}
-
-/// Ranges with pointers in the old file, and those of the new file that had the same name.
-pub(crate) struct Pair {
-    pub(crate) old: Pointers,
-    pub(crate) new: Pointers,
-    /// Tables of the new file, and the same of the old one, in order.
-    pub(crate) tables: Vec<Table>,
-}
-
-/// Length of a relocation in bytes.
-pub(crate) const RELOCATION: usize = 24;
-
-/// A table of both files.
-#[derive(Clone, Debug)]
-pub(crate) struct Table {
-    pub(crate) new: Span<u64>,
-    pub(crate) old: Span<u64>,
-    /// Whether others point into it.
-    pub(crate) is_first: bool,
-    /// Whether each entry begins with how far on it is, of 8 bytes: that tells nothing.
-    pub(crate) counts: bool,
 }
 
 /// The little-endian number of `len` bytes at `at`.
@@ -90,9 +70,10 @@ fn number(bytes: &[u8], at: u64, len: usize) -> Option<u64> {
 
 impl<'a> Elf<'a> {
     /// Looks into a file; nothing if it is not one of those that are understood.
-    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
-        let is_known = bytes.starts_with(b"\x7fELF\x02\x01\x01") && number(bytes, 18, 2)? == X86_64;
-        is_known.then_some(())?;
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        bytes.starts_with(b"\x7fELF\x02\x01\x01").then_some(())?;
+        let machine = number(bytes, 18, 2)?;
+        [X86_64, AARCH64].contains(&machine).then_some(())?;
         let kind = number(bytes, 16, 2)?;
         let (segments, count) = (number(bytes, 32, 8)?, number(bytes, 56, 2)?);
         let mut layout = Layout::default();
@@ -138,6 +119,7 @@ impl<'a> Elf<'a> {
             });
         }
         Some(Self {
+            machine,
             sections,
             layout: ordered(layout)?,
             is_relocatable: kind == RELOCATABLE,
@@ -256,9 +238,12 @@ impl Spaces<'_, '_> {
     }
 }
 
-/// Where the pointers of an old file and of a new one are.
-pub(crate) fn pair(old: &Elf<'_>, new: &Elf<'_>) -> Option<Pair> {
-    (old.is_relocatable == new.is_relocatable).then_some(())?;
+/// Where the pointers of an old file and of a new one are; nothing if the two are none of those that are
+/// understood.
+pub(super) fn pair(old: &[u8], new: &[u8]) -> Option<Pair> {
+    let (old, new) = (&Elf::read(old)?, &Elf::read(new)?);
+    let are_alike = old.machine == new.machine && old.is_relocatable == new.is_relocatable;
+    are_alike.then_some(())?;
     let mut spaces = Spaces {
         old,
         new,
@@ -298,64 +283,6 @@ pub(crate) fn pair(old: &Elf<'_>, new: &Elf<'_>) -> Option<Pair> {
     Some(found.pair(spaces.both))
 }
 
-/// Ranges that are in both files.
-#[derive(Default)]
-struct Found {
-    old: Vec<Range>,
-    new: Vec<Range>,
-    tables: Vec<Table>,
-}
-
-impl Found {
-    /// Takes ranges of this form.
-    fn add(&mut self, form: &Form, table: Table) {
-        let range = |span: &Span<u64>| Range {
-            start: span.start,
-            end: span.end,
-            form: form.clone(),
-        };
-        self.old.push(range(&table.old));
-        self.new.push(range(&table.new));
-        if matches!(form, Form::Table { .. }) {
-            self.tables.push(table);
-        }
-    }
-
-    fn pair(mut self, (old_spaces, new_spaces): (Vec<Space>, Vec<Space>)) -> Pair {
-        apart(&mut self.old);
-        apart(&mut self.new);
-        let has = |ranges: &[Range], span: &Span<u64>| {
-            ranges.iter().any(|range| range.start == span.start)
-        };
-        let (old, new) = (&self.old, &self.new);
-        self.tables
-            .retain(|table| has(new, &table.new) && has(old, &table.old));
-        self.tables.sort_by_key(|table| table.new.start);
-        Pair {
-            old: Pointers {
-                spaces: old_spaces,
-                ranges: self.old,
-            },
-            new: Pointers {
-                spaces: new_spaces,
-                ranges: self.new,
-            },
-            tables: self.tables,
-        }
-    }
-}
-
-/// Puts ranges in order and leaves out those that are not apart from the one before.
-fn apart(ranges: &mut Vec<Range>) {
-    ranges.sort_by_key(|range| range.start);
-    let mut free = 0;
-    ranges.retain(|range| {
-        let is_apart = range.start >= free;
-        free = free.max(range.end);
-        is_apart
-    });
-}
-
 /// What follows all sections of a kernel that moves itself.
 fn relocations(elf: &Elf<'_>) -> Option<Span<u64>> {
     elf.section(b".orc_unwind_ip")
@@ -376,9 +303,13 @@ fn form(
 ) -> Option<Form> {
     use Width::{Absolute4, Absolute8, Relative4};
     if section.kind == PROGBITS && section.flags & EXECINSTR != 0 {
-        return Some(Form::X86 {
-            space: spaces.memory(section.name),
-            absolute: elf.is_executable,
+        let space = spaces.memory(section.name);
+        return Some(match elf.machine {
+            AARCH64 => Form::Aarch64 { space },
+            _ => Form::X86 {
+                space,
+                absolute: elf.is_executable,
+            },
         });
     }
     // What is linked later is almost all about code.
@@ -434,16 +365,6 @@ fn form(
     Some(table(entry, fields, &vec![space; fields.len()]))
 }
 
-fn table(entry: u64, fields: &[(u64, Width)], spaces: &[usize]) -> Form {
-    let fields = fields.iter().zip(spaces);
-    Form::Table {
-        entry,
-        fields: fields
-            .map(|(&(at, width), &space)| Field { at, width, space })
-            .collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,7 +392,36 @@ mod tests {
         put(64 + 4 * 64 + RELOCATION, 8, 8);
         let elf = Elf::read(&file).unwrap();
         assert_eq!(elf.step(&elf.sections[3]), Some(8));
-        assert!(pair(&elf, &elf).is_some());
+        assert!(pair(&file, &file).is_some());
         assert!(relocations(&elf).is_none());
+    }
+
+    #[test]
+    fn of_tables_in_one_place_one_counts() {
+        // A header, then: names, two tables of relocations that are the same bytes.
+        let names = b"\0a\0b";
+        let (tables, end) = (64 + 3 * 64 + 8, 64 + 3 * 64 + 8 + 2 * RELOCATION);
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(end, 0);
+        let mut put = |at: usize, number: usize, len: usize| {
+            file[at..at + len].copy_from_slice(&number.to_le_bytes()[..len]);
+        };
+        for (at, number) in [(16, 3), (18, 183), (60, 3)] {
+            put(at, number, 2);
+        }
+        put(40, 64, 8);
+        put(64 + 24, 64 + 3 * 64, 8);
+        for (number, len) in [(1, 2 * RELOCATION), (2, RELOCATION)] {
+            let section = 64 + 64 * number;
+            put(section, 2 * number - 1, 4);
+            put(section + 4, 4, 4);
+            put(section + 24, tables, 8);
+            put(section + 32, len, 8);
+        }
+        file[64 + 3 * 64..][..names.len()].copy_from_slice(names);
+        let pair = pair(&file, &file).unwrap();
+        assert_eq!((pair.old.ranges.len(), pair.new.ranges.len()), (1, 1));
+        assert_eq!(pair.tables.len(), 1);
+        assert_eq!(pair.tables[0].new, tables as u64..end as u64);
     }
 }

@@ -1,10 +1,10 @@
-//! Machine code.
+//! Machine code for x86-64.
 
-use crate::patch::pointers::{Change, Places, Pointer, Space, Width};
+use crate::patch::pointers::{Change, From, Places, Pointer, Space, Width};
 
-/// Machine code for x86-64, looked at byte by byte: what looks like an instruction with an address
-/// in it and points to something known is taken for one.
-pub(super) fn x86(
+/// Machine code, looked at byte by byte: what looks like an instruction with an address in it and points
+/// to something known is taken for one.
+pub(super) fn code(
     bytes: &mut [u8],
     places: Places,
     (space, absolute): (&Space, bool),
@@ -17,7 +17,7 @@ pub(super) fn x86(
         if next.is_none() && more {
             return at;
         }
-        let Some((skipped, width)) = x86_pointer(bytes[at], next.unwrap_or(0), absolute) else {
+        let Some((skipped, width)) = pointer(bytes[at], next.unwrap_or(0), absolute) else {
             at += 1;
             continue;
         };
@@ -29,20 +29,23 @@ pub(super) fn x86(
             at += 1;
             continue;
         };
+        let from = match width {
+            Width::Relative4 => From::Itself(4),
+            Width::Absolute4 | Width::Absolute8 => From::Zero,
+        };
         let pointer = Pointer {
             places: places.after(start),
-            width,
-            ahead: 4,
+            from,
             space,
         };
-        let is_known = by.change(field, &pointer);
+        let is_known = width.change(field, &pointer, by);
         at = if is_known { start + 4 } else { at + 1 };
     }
     at
 }
 
 /// How far behind the first byte of an opcode an address stands, and how it is written.
-const fn x86_pointer(one: u8, next: u8, absolute: bool) -> Option<(usize, Width)> {
+const fn pointer(one: u8, next: u8, absolute: bool) -> Option<(usize, Width)> {
     match (one, next) {
         // Calls and jumps; anything that is addressed relative to the next instruction.
         (0xe8 | 0xe9, _) => Some((1, Width::Relative4)),
