@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::thread::{self, ScopedJoinHandle};
 
 use sha2::{Digest, Sha256};
 use system_image_delta::MemberPath;
@@ -13,6 +14,7 @@ use system_image_delta::patch::{
 };
 
 use crate::delta::DeltaError;
+use crate::patch::body::{Body, Packed};
 use crate::patch::effort::Effort;
 use crate::patch::emit::{self, Written};
 use crate::patch::image::Image;
@@ -122,87 +124,57 @@ fn made(
     let spare = options
         .memory
         .saturating_sub(LEAST_FOR_VIEWS + fixed(options.memory, target_len.min(1 << target_block)));
-    let fresh = Packings::default();
-    let packings = options.packings.unwrap_or(&fresh);
-    let allowed = |codec: Codec, len: u64| room::may_be_remade(codec, len, spare);
-    // The files are read for their digests while it is found out what is in them.
-    let (mut plan, target_digests, whole) = std::thread::scope(|scope| {
-        let digests = scope.spawn(|| {
-            let whole = match tree {
-                None => Some(digests(base, base_len, BASE_BLOCK)?),
-                Some(_) => None,
-            };
-            Ok::<_, io::Error>((digests(target, target_len, target_block)?, whole))
+    // Nothing but the end waits for digests: they are taken while processors have little else to do.
+    let made = thread::scope(|scope| {
+        let of_files = scope.spawn(|| {
+            let of_base = tree.is_none().then(|| digests(base, base_len, BASE_BLOCK));
+            Ok((
+                of_base.transpose()?,
+                digests(target, target_len, target_block)?,
+            ))
         });
-        let image = tree.map_or_else(|| Image::read(base, base_len), |tree| tree.image(base));
-        let (base, target) = ((base, image), (target, target_len));
-        let plan = plan::plan(base, target, (packings, &allowed), options.threads);
-        let digests = digests.join().expect("it does not panic");
-        plan.and_then(|plan| {
-            let (target, base) = digests?;
-            Ok((plan, target, base))
+        let plan = planned((base, base_len, tree), (target, target_len), spare, options)?;
+        let opened = order(&plan);
+        let (kept, files) = match tree {
+            None => (Kept::all(base_len), None),
+            Some(tree) => {
+                let (kept, files) = tree.used(used(&plan, &opened));
+                (kept, Some(files))
+            }
+        };
+        let old = kept.of(base);
+        let lens = (kept.len(), (target_len, target_block));
+        let remade = remade(&plan);
+        let body = Unpacked::new(
+            (plan, opened),
+            (base, &kept, target),
+            lens,
+            (spare, options),
+        )?;
+        thread::scope(|scope| {
+            let of_kept = tree.map(|_| scope.spawn(|| digests(&old, kept.len(), BASE_BLOCK)));
+            let (mut header, packed) = body.pack(options)?;
+            let proof = prove(&header, &packed, &old, target, &remade)?;
+            let (of_base, of_target) = joined(of_files)?;
+            let of_base = match of_kept {
+                Some(of_kept) => Some(joined(of_kept)?),
+                None => of_base,
+            };
+            let of_base = of_base.expect("they are those of the file or of what is kept of it");
+            header.base.sha256 = of_base.0;
+            header.target.sha256 = of_target.0;
+            let of_base = of_base.1.into_iter().zip(proof.used);
+            let of_base = of_base.map(|(digest, is_used)| is_used.then_some(digest));
+            header.base_digests = of_base.collect();
+            header.target_digests = of_target.1;
+            header.work = proof.work;
+            Ok((header, files, packed))
         })
-    })
-    .map_err(MakeError::Read)?;
-    room::leave_out(&mut plan, spare);
-    let opened = order(&plan);
-    let (kept, files) = match tree {
-        None => (Kept::all(base_len), None),
-        Some(tree) => {
-            let (kept, files) = tree.used(used(&plan, &opened));
-            (kept, Some(files))
-        }
-    };
-    let old = kept.of(base);
-    let base_digests = match whole {
-        Some(digests) => digests,
-        None => digests(&old, kept.len(), BASE_BLOCK).map_err(MakeError::Read)?,
-    };
-    let maker = Maker {
-        base,
-        kept: &kept,
-        target,
-        plan: &plan,
-        starts: starts(&plan, &opened, kept.len()),
-        opened,
-        spare,
-        effort: options.effort,
-    };
-    let written = maker.written(options.threads).map_err(MakeError::Read)?;
-    let needed: BTreeSet<_> = written.iter().flat_map(Written::features).collect();
-    let has_pointers = needed.contains(POINTERS);
-    let body = emit::write(written);
-    let lens = (kept.len(), target_len);
-    let digests = (base_digests, target_digests);
-    let required = features(&plan, &maker.opened).chain(needed).collect();
-    let mut header = header(lens, target_block, digests, required);
-    let beside = room::beside_streams(&plan, has_pointers, spare);
-    let is_packed = plan.views.iter().any(|view| view.codec != Codec::Stored);
-    let remade = remade(&plan);
-    // What packed members hold is no longer needed, and packing takes memory, too.
-    drop(plan);
-    let taken = Patch::<&[u8]>::fixed_memory(&header) + beside;
-    let left = options.memory.saturating_sub(taken);
-    let for_streams = match (is_packed, body.is_mostly_new()) {
-        (false, _) => left,
-        (true, false) => left.min(streams(options.memory)),
-        (true, true) => left.min(streams(options.memory).max(left.saturating_sub(PAGES_ENOUGH))),
-    };
-    let packed = body
-        .pack(options.threads, for_streams, options.effort)
-        .map_err(MakeError::Write)?;
-    header.dictionaries.clone_from(&packed.dictionaries);
-    // All that is allowed is used for pages, where there is something to unpack.
-    header.memory = if is_packed {
-        options.memory
-    } else {
-        Patch::<&[u8]>::fixed_memory(&header) + beside
-    };
-    let header = prove(header, &packed, &old, target, &remade);
+    });
     if stamps().map_err(MakeError::Read)? != before {
         return Err(MakeError::Changed);
     }
-    let header = header?;
+    let (header, files, packed) = made?;
     let list = files.map(|files| files.to_bytes()).transpose();
     let mut front = list.map_err(MakeError::Write)?.unwrap_or_default();
     front.append(&mut header.to_bytes());
@@ -215,6 +187,96 @@ fn made(
         work: header.work,
         streams: packed.lengths,
     })
+}
+
+/// Finds out what the target is made from.
+fn planned(
+    (base, base_len, tree): (&File, u64, Option<&Tree>),
+    target: (&File, u64),
+    spare: u64,
+    options: Options<'_>,
+) -> Result<Plan, MakeError> {
+    let fresh = Packings::default();
+    let packings = options.packings.unwrap_or(&fresh);
+    let allowed = |codec: Codec, len: u64| room::may_be_remade(codec, len, spare);
+    let image = tree.map_or_else(|| Image::read(base, base_len), |tree| tree.image(base));
+    let base = (base, image);
+    let plan = plan::plan(base, target, (packings, &allowed), options.threads);
+    let mut plan = plan.map_err(MakeError::Read)?;
+    room::leave_out(&mut plan, spare);
+    Ok(plan)
+}
+
+/// What came of reading on a thread.
+fn joined<T>(thread: ScopedJoinHandle<'_, io::Result<T>>) -> Result<T, MakeError> {
+    let read = thread.join().expect("it does not panic");
+    read.map_err(MakeError::Read)
+}
+
+/// A patch that is not packed yet.
+struct Unpacked {
+    /// Without digests, and without what packing and a proof tell.
+    header: Header,
+    body: Body,
+    /// Memory in bytes that applying it takes beside what the header and streams do.
+    beside: u64,
+    /// Whether there is something to unpack.
+    is_packed: bool,
+}
+
+impl Unpacked {
+    /// Writes a plan down.
+    fn new(
+        (plan, opened): (Plan, Vec<usize>),
+        (base, kept, target): (&File, &Kept, &File),
+        (base_len, (target_len, target_block)): (u64, (u64, u32)),
+        (spare, options): (u64, Options<'_>),
+    ) -> Result<Self, MakeError> {
+        let maker = Maker {
+            base,
+            kept,
+            target,
+            plan: &plan,
+            starts: starts(&plan, &opened, base_len),
+            opened,
+            spare,
+            effort: options.effort,
+        };
+        let written = maker.written(options.threads).map_err(MakeError::Read)?;
+        let needed: BTreeSet<_> = written.iter().flat_map(Written::features).collect();
+        let has_pointers = needed.contains(POINTERS);
+        let required = features(&plan, &maker.opened).chain(needed).collect();
+        Ok(Self {
+            header: header(base_len, (target_len, target_block), required),
+            body: emit::write(written),
+            beside: room::beside_streams(&plan, has_pointers, spare),
+            is_packed: plan.views.iter().any(|view| view.codec != Codec::Stored),
+        })
+    }
+
+    fn pack(self, options: Options<'_>) -> Result<(Header, Packed), MakeError> {
+        let mut header = self.header;
+        let taken = |header: &Header| Patch::<&[u8]>::fixed_memory(header) + self.beside;
+        let left = options.memory.saturating_sub(taken(&header));
+        let usual = streams(options.memory);
+        let for_streams = match (self.is_packed, self.body.is_mostly_new()) {
+            (false, _) => left,
+            (true, false) => left.min(usual),
+            (true, true) => left.min(usual.max(left.saturating_sub(PAGES_ENOUGH))),
+        };
+        let packed = self
+            .body
+            .pack(options.threads, for_streams, options.effort)
+            .map_err(MakeError::Write)?;
+        header.dictionaries.clone_from(&packed.dictionaries);
+        // All that is allowed is used for pages, where there is something to unpack.
+        header.memory = if self.is_packed {
+            options.memory
+        } else {
+            taken(&header)
+        };
+        Ok((header, packed))
+    }
 }
 
 /// What applying takes of so much memory beside pages and encoders, about, with blocks of the target of
@@ -295,30 +357,32 @@ fn opens(plan: &Plan, view: usize) -> (bool, u64, u64, usize) {
 /// The digest of a file, and of each of its blocks.
 type Digests = ([u8; 32], Vec<[u8; DIGEST]>);
 
+/// A header in which digests are yet to be filled in, and what only a proof tells.
 fn header(
-    (base_len, target_len): (u64, u64),
-    target_block: u32,
-    ((base_digest, base_digests), (target_digest, target_digests)): (Digests, Digests),
+    base_len: u64,
+    (target_len, target_block): (u64, u32),
     required: BTreeSet<&'static str>,
 ) -> Header {
+    let unknown = |len| Identity {
+        len,
+        sha256: [0; 32],
+    };
+    let count = |len: u64, block: u32| {
+        let count = len.div_ceil(1 << block);
+        usize::try_from(count).expect("blocks are long")
+    };
     Header {
         required: required.into_iter().map(str::to_owned).collect(),
         optional: Vec::new(),
-        base: Identity {
-            len: base_len,
-            sha256: base_digest,
-        },
-        target: Identity {
-            len: target_len,
-            sha256: target_digest,
-        },
+        base: unknown(base_len),
+        target: unknown(target_len),
         base_block: BASE_BLOCK,
         target_block,
         memory: 0,
         work: u64::MAX,
         dictionaries: Vec::new(),
-        base_digests: base_digests.into_iter().map(Some).collect(),
-        target_digests,
+        base_digests: vec![Some([0; DIGEST]); count(base_len, BASE_BLOCK)],
+        target_digests: vec![[0; DIGEST]; count(target_len, target_block)],
     }
 }
 

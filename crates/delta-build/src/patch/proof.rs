@@ -23,15 +23,23 @@ pub(super) fn remade(plan: &Plan) -> Vec<Option<Known>> {
     remade_views(plan).map(known).collect()
 }
 
-/// Applies the patch, and notes in its header what that took. Members whose
-/// packing is proved are not packed once more: what they hold is compared.
+/// What applying a patch took.
+pub(super) struct Proof {
+    /// Bytes that were unpacked.
+    pub(super) work: u64,
+    /// Which blocks of the base were used, in order.
+    pub(super) used: Vec<bool>,
+}
+
+/// Applies the patch, whose header need not tell digests yet. Members whose packing is proved are not
+/// packed once more: what they hold is compared.
 pub(super) fn prove(
-    mut header: Header,
+    header: &Header,
     packed: &Packed,
     base: &dyn ReadAt,
     target: &File,
     remade: &[Option<Known>],
-) -> Result<Header, MakeError> {
+) -> Result<Proof, MakeError> {
     let front = header.to_bytes();
     let input = io::Read::chain(&front[..], &packed.bytes[..]);
     let patch = Patch::open(input).map_err(|error| MakeError::Write(io::Error::other(error)))?;
@@ -58,13 +66,11 @@ pub(super) fn prove(
     let applied = patch
         .apply_with(&watched, &mut compared, limits, &mut known)
         .map_err(MakeError::Proof)?;
-    header.work = applied.work;
-    for (digest, used) in header.base_digests.iter_mut().zip(watched.used) {
-        if !used.into_inner() {
-            *digest = None;
-        }
-    }
-    Ok(header)
+    let used = watched.used.into_iter().map(AtomicBool::into_inner);
+    Ok(Proof {
+        work: applied.work,
+        used: used.collect(),
+    })
 }
 
 /// A base that notes which of its blocks are read.
