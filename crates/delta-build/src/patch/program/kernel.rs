@@ -90,7 +90,8 @@ pub(super) fn pair(old: &[u8], new: &[u8]) -> Option<Pair> {
     let (old, new) = (Kernel::read(old)?, Kernel::read(new)?);
     let mut found = Found::default();
     let mut tables = (Vec::new(), Vec::new());
-    for (kind, (old, new)) in KINDS.iter().zip(old.tables().into_iter().zip(new.tables())) {
+    let both = old.tables.iter().zip(&new.tables);
+    for (kind, (old, new)) in KINDS.iter().zip(both) {
         if old.end - old.start < SHORTEST || new.end - new.start < SHORTEST {
             continue;
         }
@@ -98,8 +99,8 @@ pub(super) fn pair(old: &[u8], new: &[u8]) -> Option<Pair> {
         tables.1.push(new.clone());
         let form = table(kind.entry as u64, kind.fields, &[kind.space; 3]);
         let table = Table {
-            new,
-            old,
+            new: new.clone(),
+            old: old.clone(),
             is_first: false,
             counts: false,
         };
@@ -121,16 +122,28 @@ pub(super) fn pair(old: &[u8], new: &[u8]) -> Option<Pair> {
     Some(found.pair((spaces(&old), spaces(&new))))
 }
 
-struct Kernel<'a>(&'a [u8]);
+/// What is known of a file.
+struct Kernel<'a> {
+    bytes: &'a [u8],
+    /// The longest table of each kind.
+    tables: [Span<u64>; KINDS.len()],
+}
 
 impl<'a> Kernel<'a> {
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let (at, magic) = MAGIC;
-        bytes.get(at..)?.starts_with(magic).then_some(Self(bytes))
+        bytes.get(at..)?.starts_with(magic).then_some(())?;
+        let len = bytes.len() as u64;
+        let tables = KINDS.map(|kind| {
+            longest(bytes, kind.entry, |entry, before| {
+                (kind.is_entry)(entry, before, len)
+            })
+        });
+        Some(Self { bytes, tables })
     }
 
     fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.bytes.len() as u64
     }
 
     /// Where it is if its first byte has this address.
@@ -142,19 +155,10 @@ impl<'a> Kernel<'a> {
         }])
     }
 
-    /// The longest table of each kind.
-    fn tables(&self) -> [Span<u64>; KINDS.len()] {
-        KINDS.map(|kind| {
-            longest(self.0, kind.entry, |entry, before| {
-                (kind.is_entry)(entry, before, self.len())
-            })
-        })
-    }
-
     /// The address of its first byte. What is moved may stand far behind that, but it is a multiple of a
     /// power of two that is larger than the kernel.
     fn address(&self) -> u64 {
-        let table = &self.0[index(&self.tables()[0])];
+        let table = &self.bytes[index(&self.tables[0])];
         let places = table.chunks_exact(RELOCATION).map(|entry| word(entry, 0));
         places.min().unwrap_or(0) & !(self.len().next_power_of_two() - 1)
     }
@@ -173,7 +177,7 @@ impl<'a> Kernel<'a> {
         for table in tables {
             while at < table.start {
                 let end = table.start.min(at + part);
-                if is_code(&self.0[index(&(at..end))]) {
+                if is_code(&self.bytes[index(&(at..end))]) {
                     code.push(at..end);
                 }
                 at = end;
@@ -238,11 +242,10 @@ mod tests {
         let kernel = aarch64(1500, 0, Linked::Kernel);
         let kernel = Kernel::read(&kernel).unwrap();
         assert_eq!(kernel.address(), 0xffff_8000_0800_0000);
-        let tables = kernel.tables();
-        let entries = KINDS.iter().zip(&tables);
+        let entries = KINDS.iter().zip(&kernel.tables);
         let entries = entries.map(|(kind, table)| (table.end - table.start) / kind.entry as u64);
         assert_eq!(entries.collect::<Vec<_>>(), [1500; 4]);
-        let pair = pair(kernel.0, kernel.0).unwrap();
+        let pair = pair(kernel.bytes, kernel.bytes).unwrap();
         assert_eq!(pair.tables.len(), 4);
         let is_code = |range: &&Range| range.form == Form::Aarch64 { space: PLACES };
         assert_eq!(pair.old.ranges.iter().filter(is_code).count(), 3);
