@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use system_image_delta::patch::pointers::{Form, Pages, Places, Pointers};
+use system_image_delta::patch::pointers::{Pages, Places, Pointers};
 use system_image_delta::patch::{
-    Codec, CodecError, IN_PIECES, MOST_COPIES, Move, PIECES, POINTERS, POINTERS_OF_AARCH64,
-    Projection, Remaker, Stream, Unpacker, WITH_POINTERS, varint,
+    Codec, CodecError, IN_PIECES, MOST_COPIES, Move, PIECES, POINTERS, Projection, Remaker, Stream,
+    Unpacker, WITH_POINTERS, varint,
 };
 
 use crate::body::{Asked, Streams};
@@ -261,10 +261,9 @@ impl<'a> Reference<'a> {
             let origin = varint::unfold(self.control()?);
             let origin = self.position.checked_add_signed(origin);
             let pointers = Pointers::get(|| self.control())?.ok_or(Stop::Damaged)?;
-            let mut forms = pointers.ranges.iter().map(|range| &range.form);
-            if forms.any(|form| matches!(form, Form::Aarch64 { .. })) {
-                self.features.insert(POINTERS_OF_AARCH64);
-            }
+            let ranges = pointers.ranges.iter();
+            let forms = ranges.filter_map(|range| range.form.feature());
+            self.features.extend(forms);
             Some((copies, origin.ok_or(Stop::Damaged)?, pointers, portion))
         };
         let marks = if program.is_some() {

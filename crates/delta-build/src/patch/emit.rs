@@ -3,10 +3,8 @@
 
 use std::ops::Range;
 
-use system_image_delta::patch::pointers::{Form, Pointers};
-use system_image_delta::patch::{
-    IN_PIECES, PIECES, POINTERS, POINTERS_OF_AARCH64, Stream, WITH_POINTERS, varint,
-};
+use system_image_delta::patch::pointers::Pointers;
+use system_image_delta::patch::{IN_PIECES, PIECES, POINTERS, Stream, WITH_POINTERS, varint};
 
 use crate::patch::body::Body;
 use crate::patch::program::Made;
@@ -393,11 +391,6 @@ impl Residues<'_> {
 }
 
 impl Changed {
-    fn is_aarch64(&self) -> bool {
-        let mut ranges = self.pointers.ranges.iter();
-        ranges.any(|range| matches!(range.form, Form::Aarch64 { .. }))
-    }
-
     /// All that is told of a run that makes this.
     fn told<'a>(&'a self, made: &'a [Op]) -> &'a [Op] {
         self.whole.as_ref().map_or(made, |whole| &whole.all)
@@ -412,10 +405,12 @@ impl Written {
             Self::Control(_) => None,
         };
         let is_portion = changed.is_some_and(|changed| changed.whole.is_some());
-        let is_aarch64 = changed.is_some_and(Changed::is_aarch64);
         let pointers = changed.is_some().then_some(POINTERS);
         let pieces = is_portion.then_some(PIECES);
-        let aarch64 = is_aarch64.then_some(POINTERS_OF_AARCH64);
-        [pointers, pieces, aarch64].into_iter().flatten()
+        let ranges = changed
+            .into_iter()
+            .flat_map(|changed| &changed.pointers.ranges);
+        let forms = ranges.filter_map(|range| range.form.feature());
+        pointers.into_iter().chain(pieces).chain(forms)
     }
 }

@@ -85,6 +85,15 @@ impl Change for Projection {
 }
 
 impl Width {
+    /// What a pointer is counted from that is written so, if a relative one begins to count so many bytes
+    /// behind its own place.
+    pub(super) const fn from(self, behind: u64) -> From {
+        match self {
+            Self::Relative4 => From::Itself(behind),
+            Self::Absolute4 | Self::Absolute8 => From::Zero,
+        }
+    }
+
     /// Changes a pointer that is written so; whether it points to something that is known.
     pub(super) fn change(self, field: &mut [u8], pointer: &Pointer<'_>, by: &impl Change) -> bool {
         let Some(number) = self.number(field) else {
@@ -189,10 +198,7 @@ impl Pointers {
                 let Some(number) = bytes.get_mut(at..end) else {
                     return if more { at } else { bytes.len() };
                 };
-                let from = match field.width {
-                    Width::Relative4 => From::Itself(0),
-                    Width::Absolute4 | Width::Absolute8 => From::Zero,
-                };
+                let from = field.width.from(0);
                 let places = places.after(at);
                 let space = &self.spaces[field.space];
                 field.width.change(

@@ -10,6 +10,8 @@ mod x86;
 pub use aarch64::Pages;
 pub use change::{Change, From, Places, Pointer};
 
+use crate::patch::runs::POINTERS_OF_AARCH64;
+
 /// Bytes that are loaded to successive addresses of a program's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
@@ -119,6 +121,16 @@ pub enum Form {
         /// The pointers in each entry, in order, apart from each other.
         fields: Vec<Field>,
     },
+}
+
+impl Form {
+    /// What an applier must be able to do for it beside `pointers`, if anything.
+    pub const fn feature(&self) -> Option<&'static str> {
+        match self {
+            Self::Aarch64 { .. } => Some(POINTERS_OF_AARCH64),
+            Self::X86 { .. } | Self::Frames { .. } | Self::Table { .. } => None,
+        }
+    }
 }
 
 /// A range of the old file with pointers.

@@ -1,6 +1,6 @@
 //! Machine code for x86-64.
 
-use crate::patch::pointers::{Change, From, Places, Pointer, Space, Width};
+use crate::patch::pointers::{Change, Places, Pointer, Space, Width};
 
 /// Machine code, looked at byte by byte: what looks like an instruction with an address in it and points
 /// to something known is taken for one.
@@ -29,13 +29,9 @@ pub(super) fn code(
             at += 1;
             continue;
         };
-        let from = match width {
-            Width::Relative4 => From::Itself(4),
-            Width::Absolute4 | Width::Absolute8 => From::Zero,
-        };
         let pointer = Pointer {
             places: places.after(start),
-            from,
+            from: width.from(4),
             space,
         };
         let is_known = width.change(field, &pointer, by);
