@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::bits::Bits;
 use crate::block::Block;
-use crate::chains::{Chains, Match};
+use crate::chains::{Chains, Link, Match};
 use crate::codes::MIN_MATCH;
 use crate::level::{Effort, Flavour, Level, Parsing};
 use crate::window::{ENOUGH_AHEAD, HALF, LAST_SEARCH, Window};
@@ -181,7 +181,7 @@ impl Parser {
     }
 
     /// Remembers the position, and returns where a match may be.
-    fn insert(&mut self) -> Option<usize> {
+    fn insert(&mut self) -> Option<Link> {
         if !self.window.has_string() {
             return None;
         }
@@ -201,7 +201,7 @@ impl Parser {
     }
 
     /// The longest match here, as far as there is input.
-    fn search(&self, place: usize, best: Match) -> Match {
+    fn search(&self, place: Link, best: Match) -> Match {
         let found = self
             .chains
             .longest(&self.window, place, best, self.effort, self.flavour);

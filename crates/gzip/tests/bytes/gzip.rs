@@ -156,6 +156,24 @@ fn mixed_content_is_equal_at_all_levels() {
     assert_same_at_all_levels("mixed", &mixed);
 }
 
+/// Each three bytes stand in more places than gzip looks at.
+#[test]
+fn of_few_letters_what_gzip_does_not_come_to_is_not_found() {
+    let mut numbers = Numbers(9);
+    for letters in [&b"ab"[..], b"aaab", b"abc"] {
+        let mut plain = Vec::new();
+        while plain.len() < 90_000 {
+            let count = 1 + numbers.below(2000);
+            plain.extend(numbers.bytes_of(letters, count));
+            let back = plain.len().min(1 + numbers.below(32_000));
+            let from = plain.len() - back;
+            let count = back.min(10 + numbers.below(300));
+            plain.extend_from_within(from..from + count);
+        }
+        assert_same_at_all_levels("few letters", &plain);
+    }
+}
+
 /// A part of an input.
 #[derive(Clone, Debug)]
 enum Part {
