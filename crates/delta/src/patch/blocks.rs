@@ -71,6 +71,9 @@ impl Output for Vec<u8> {
 /// Blocks that are in memory at once: one is gathered while the other is checked and written.
 pub(crate) const AT_ONCE: u64 = 2;
 
+/// How much is written at once, in bytes.
+const WRITTEN_AT_ONCE: usize = 256 << 10;
+
 /// What is written so far.
 pub(crate) struct Written<'a> {
     state: Mutex<State<'a>>,
@@ -110,24 +113,27 @@ impl<'a> Written<'a> {
         self.lock().failed.take()
     }
 
-    /// Writes the next bytes if they are right; whether they are there now.
+    /// Writes the next bytes if they are right; whether they are there now. Whoever wants to read waits
+    /// for a piece of them at most.
     fn write(&self, bytes: &[u8], are_right: bool) -> bool {
-        let mut state = self.lock();
-        let offset = state.end;
-        let written = if are_right {
-            let written = state.output.write_all_at(bytes, offset);
-            written.map_err(ApplyError::Write)
-        } else {
-            Err(ApplyError::Wrong { offset })
-        };
-        match written {
-            Ok(()) => state.end += bytes.len() as u64,
-            Err(error) => state.failed = Some(error),
-        }
-        let is_there = state.failed.is_none();
-        drop(state);
-        self.changed.notify_all();
-        is_there
+        bytes.chunks(WRITTEN_AT_ONCE).all(|piece| {
+            let mut state = self.lock();
+            let offset = state.end;
+            let written = if are_right {
+                let written = state.output.write_all_at(piece, offset);
+                written.map_err(ApplyError::Write)
+            } else {
+                Err(ApplyError::Wrong { offset })
+            };
+            match written {
+                Ok(()) => state.end += piece.len() as u64,
+                Err(error) => state.failed = Some(error),
+            }
+            let is_there = state.failed.is_none();
+            drop(state);
+            self.changed.notify_all();
+            is_there
+        })
     }
 
     /// Reads what was written, once it is.
