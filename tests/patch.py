@@ -198,10 +198,41 @@ def signed(number):
     return (number >> 1) ^ -(number & 1)
 
 
+def entries(number):
+    """What became of numbers: each with where it went."""
+    told, old, by = [], 0, 0
+    for _ in range(number()):
+        old, by = old + number(), by + signed(number())
+        told.append((old, old + by))
+        assert max(told[-1]) < 2**32
+    return told
+
+
+def types(copied, at, stop, names, types):
+    """Changes the numbers in the records of BTF in these bytes."""
+    about = {1: ".", 3: "tt.", 4: "nt.", 5: "nt.", 6: "n.", 13: "nt", 14: ".", 15: "t..", 17: ".", 19: "n.."}
+    words = ""
+    while at + 4 <= stop:
+        (value,) = struct.unpack_from("<I", copied, at)
+        if not words:
+            (info,) = struct.unpack_from("<I", copied, at + 4) if at + 8 <= stop else (0,)
+            kind, count = info >> 24 & 31, 1 if info >> 24 & 31 in (1, 3, 14, 17) else info & 0xFFFF
+            third = "t" if kind in (2, 8, 9, 10, 11, 12, 13, 14, 17, 18) else "."
+            words = "n" + ("." if info >> 24 else "t") + third + about.get(kind, "") * count
+        for told in {"n": names, "t": types, ".": []}[words[0]]:
+            found = bisect.bisect(told, (value, 2**64)) - 1
+            if found >= 0:
+                moved = told[found][1] + value - told[found][0]
+                if moved < 2**32:
+                    struct.pack_into("<I", copied, at, moved)
+                break
+        at, words = at + 4, words[1:]
+
+
 class Pointers:
     """The pointers of a run, which are changed in the bytes that it copies."""
 
-    def __init__(self, number, position):
+    def __init__(self, number, position, numberings):
         number()  # copies
         self.origin = position + signed(number())
         self.spaces = [(number(), self.layout(number), self.layout(number)) for _ in range(number())]
@@ -213,6 +244,9 @@ class Pointers:
                 size = number()
                 form = size, [(number(), number(), number()) for _ in range(number())]
                 self.ranges.append((start, at, 2, form))
+            elif form == 5:
+                shared, own = zip(*((numberings[number()], entries(number)) for _ in range(2)))
+                self.ranges.append((start, at, 5, list(zip(own, shared))))
             else:
                 self.ranges.append((start, at, form, number()))
 
@@ -332,6 +366,8 @@ class Pointers:
                     size, by = struct.unpack_from("<II", copied, at)
                     fits = 12 <= size < 4096 and by and (size | by) % 4 == 0
                     at += 12 if fits and self.pointer(copied, at + 8, old, new, 0, what) else 4
+            elif form == 5:
+                types(copied, at + (start - old - at) % 4, stop, *what)
             elif form == 4:
                 self.aarch64(copied, at + (start - old - at) % 4, stop, old, new, what)
             else:
@@ -422,6 +458,7 @@ class Applier:
             b"pointers",
             b"pointers-in-pieces",
             b"pointers-aarch64",
+            b"pointers-btf",
         }
         assert known.issuperset(names[0]), f"it needs more than {known}"
         self.base, self.base_len = base, fields.number()
@@ -444,6 +481,7 @@ class Applier:
         self.streams = [Stream(i, size, head) if size else None for i, size in enumerate(dictionaries)]
         self.target, self.views, self.end = bytearray(), [], len(base)
         self.position, self.gap, self.run_left, self.body = 0, None, 0, head
+        self.numberings = []
 
     def number(self, stream):
         return Numbers.number(self.streams[stream])
@@ -461,6 +499,8 @@ class Applier:
                 while len(plain) < left:
                     plain += self.make(self.number(0), self.number(0))
                 self.target += pack(codec, bytes(plain))
+            elif part == 4:
+                self.numberings.append(entries(lambda: self.number(0)))
             else:
                 side = self.target if self.number(0) else self.base
                 offset, packed_len, plain_len = (self.number(0) for _ in range(3))
@@ -476,7 +516,7 @@ class Applier:
 
     def make(self, kind, length):
         whole, first = (self.number(0), self.number(0)) if kind & 16 else (length, 0)
-        pointers = Pointers(lambda: self.number(0), self.position) if kind & 8 else None
+        pointers = Pointers(lambda: self.number(0), self.position, self.numberings) if kind & 8 else None
         kind &= 7
         made = bytearray()
         pieces = self.pieces(whole)

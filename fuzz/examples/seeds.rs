@@ -77,12 +77,42 @@ fn main() {
     }
 }
 
+/// What a stream of numbers has.
+fn numbers(streams: &body::Streams, stream: Stream) -> Vec<u64> {
+    let mut left = &streams[usize::from(stream.number())][..];
+    std::iter::from_fn(move || varint::read(&mut left).ok()).collect()
+}
+
+/// Puts these numbers in a stream.
+fn set(streams: &mut body::Streams, stream: Stream, numbers: &[u64]) {
+    let bytes = &mut streams[usize::from(stream.number())];
+    bytes.clear();
+    for &number in numbers {
+        varint::put(bytes, number);
+    }
+}
+
+/// The same patch if it is one run with pointers, but all that is copied is taken for types.
+fn types(streams: &body::Streams) -> Option<body::Streams> {
+    let control = numbers(streams, Stream::Control);
+    let &[1, kind, len, copies, origin, .., 0] = &control[..] else {
+        return None;
+    };
+    (kind & WITH_POINTERS != 0).then_some(())?;
+    let by = varint::fold;
+    let names = [4, 2, 1, by(3), 90, by(-20)];
+    let types = [4, 1, 0, by(1 << 20)];
+    let run = [1, kind, len, copies, origin];
+    let range = [0, 1, 0, len, 5, 0, 1, 200, by(50), 1, 0, 0];
+    let mut streams = streams.clone();
+    let all = [&names[..], &types, &run, &range].concat();
+    set(&mut streams, Stream::Control, &all);
+    Some(streams)
+}
+
 /// The same patch if it is one run with pointers, made in two portions.
 fn portions(streams: &body::Streams) -> Option<body::Streams> {
-    let numbers = |stream: Stream| {
-        let mut left = &streams[usize::from(stream.number())][..];
-        std::iter::from_fn(move || varint::read(&mut left).ok()).collect::<Vec<_>>()
-    };
+    let numbers = |stream| numbers(streams, stream);
     let control = numbers(Stream::Control);
     let &[1, kind, len, copies, origin, ref pointers @ .., 0] = &control[..] else {
         return None;
@@ -108,20 +138,14 @@ fn portions(streams: &body::Streams) -> Option<body::Streams> {
     let mut again = positions.clone();
     again[0] = back(again[0]);
 
-    let mut streams = streams.clone();
-    let mut set = |stream: Stream, numbers: &[u64]| {
-        let bytes = &mut streams[usize::from(stream.number())];
-        bytes.clear();
-        for &number in numbers {
-            varint::put(bytes, number);
-        }
-    };
+    let mut made = streams.clone();
+    let mut set = |stream, numbers: &[u64]| set(&mut made, stream, numbers);
     set(Stream::Control, &told);
     set(Stream::Positions, &[positions, again].concat());
     for stream in [Stream::Literals, Stream::Copies] {
         set(stream, &numbers(stream).repeat(2));
     }
-    Some(streams)
+    Some(made)
 }
 
 struct Seeds(String);
@@ -198,6 +222,9 @@ impl Seeds {
         }
         if let Some(streams) = portions(&streams) {
             write(&format!("{name}-portions"), &[0], &streams);
+        }
+        if let Some(streams) = types(&streams) {
+            write(&format!("{name}-types"), &[0], &streams);
         }
     }
 

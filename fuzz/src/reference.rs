@@ -5,11 +5,12 @@
 //! unpacking and pointers are those of the applier that is tested, told another way: all at once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use system_image_delta::patch::pointers::{Pages, Places, Pointers};
+use system_image_delta::patch::pointers::{Places, Pointers, State};
 use system_image_delta::patch::{
-    Codec, CodecError, IN_PIECES, MOST_COPIES, Move, PIECES, POINTERS, Projection, Remaker, Stream,
-    Unpacker, WITH_POINTERS, varint,
+    Codec, CodecError, IN_PIECES, MOST_COPIES, Move, PIECES, POINTERS, POINTERS_OF_BTF, Projection,
+    Remaker, Stream, Unpacker, WITH_POINTERS, varint,
 };
 
 use crate::body::{Asked, Streams};
@@ -40,6 +41,10 @@ const PAGE: usize = 1 << 20;
 /// The longest target that is made, and how much is unpacked, in bytes.
 const LONGEST: usize = 1 << 20;
 const MOST_WORK: usize = 8 << 20;
+
+/// How many numberings there may be, and entries of all of them.
+const MOST_NUMBERINGS: usize = 16;
+const MOST_ENTRIES: u64 = 64 << 10;
 
 /// How many parts are packed at most: encoders take time.
 const MOST_PACKED: usize = 8;
@@ -81,6 +86,8 @@ pub struct Reference<'a> {
     packed: usize,
     /// How much of the target was there when the part began, if it is not clear when the rest of it is.
     open_from: Option<usize>,
+    /// What became of numbers, each with how many entries tell of it.
+    numberings: Vec<(u64, Arc<Projection>)>,
 }
 
 impl<'a> Reference<'a> {
@@ -102,6 +109,7 @@ impl<'a> Reference<'a> {
             work: 0,
             packed: 0,
             open_from: None,
+            numberings: Vec::new(),
         }
     }
 
@@ -124,9 +132,37 @@ impl<'a> Reference<'a> {
                     self.has_made(before)?;
                 }
                 3 => self.view()?,
+                4 => self.numbering()?,
                 _ => return Err(Stop::Damaged),
             }
         }
+    }
+
+    fn numbering(&mut self) -> Done<()> {
+        self.features.insert(POINTERS_OF_BTF);
+        let entries = self.control()?;
+        let before = self.numberings.iter().map(|(entries, _)| entries);
+        let all = before.fold(entries, |all, &entries| all.saturating_add(entries));
+        if all > MOST_ENTRIES {
+            return Err(Stop::Damaged);
+        }
+        let (mut moves, mut old, mut by) = (Vec::new(), 0_u64, 0_u64);
+        for i in 0..entries {
+            let gap = self.control()?;
+            by = by.wrapping_add(varint::unfold(self.control()?).cast_unsigned());
+            let is_told = |number: &u64| *number < 1 << 32;
+            let next = old.checked_add(gap).filter(|_| i == 0 || gap > 0);
+            old = next.filter(is_told).ok_or(Stop::Damaged)?;
+            let new = old.checked_add_signed(by.cast_signed()).filter(is_told);
+            let (len, new) = (1, new.ok_or(Stop::Damaged)?);
+            moves.push(Move { old, len, new });
+        }
+        if self.numberings.len() == MOST_NUMBERINGS {
+            return Err(Stop::Damaged);
+        }
+        self.numberings
+            .push((entries, Arc::new(Projection::new(moves))));
+        Ok(())
     }
 
     fn has_made(&self, before: usize) -> Done<()> {
@@ -260,7 +296,10 @@ impl<'a> Reference<'a> {
             }
             let origin = varint::unfold(self.control()?);
             let origin = self.position.checked_add_signed(origin);
-            let pointers = Pointers::get(|| self.control())?.ok_or(Stop::Damaged)?;
+            let numberings = self.numberings.iter().map(|(_, went)| Arc::clone(went));
+            let numberings: Vec<_> = numberings.collect();
+            let pointers = Pointers::get(|| self.control(), &numberings)?;
+            let pointers = pointers.ok_or(Stop::Damaged)?;
             let ranges = pointers.ranges.iter();
             let forms = ranges.filter_map(|range| range.form.feature());
             self.features.extend(forms);
@@ -313,7 +352,7 @@ impl<'a> Reference<'a> {
                             old: from.wrapping_sub(origin),
                             new,
                         };
-                        let places = (places, &mut Pages::default());
+                        let places = (places, &mut State::default());
                         pointers.change(&mut bytes, places, false, &projection);
                         self.residues(kind, &mut bytes)?;
                         bytes

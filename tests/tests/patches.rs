@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use system_image_testkit::tree::Tree;
-use system_image_testkit::{Linked, aarch64, between, patch};
+use system_image_testkit::{Linked, aarch64, between, kernel_tree, patch};
 
 fn run(directory: &Path, program: &str, arguments: &[&str]) {
     let output = Command::new(program)
@@ -94,10 +94,14 @@ fn a_second_applier_makes_the_same() {
     for (file, extra) in [("old.so", 0), ("new.so", 9)] {
         fs::write(place.join(file), aarch64(1500, extra, Linked::Shared)).unwrap();
     }
+    for (file, extra, build) in [("old.kernel", 0, 1), ("new.kernel", 20, 2)] {
+        fs::write(place.join(file), kernel_tree(extra, build).tar()).unwrap();
+    }
     for (old, new, needed) in [
         ("old.tar", "new.tar", &packed[..]),
         ("old.ext4", "new.ext4", &pieces),
         ("old.so", "new.so", &["pointers", "pointers-aarch64"]),
+        ("old.kernel", "new.kernel", &["pointers", "pointers-btf"]),
     ] {
         run(place, server, &["patch", "make", old, new, "patch"]);
         let info = Command::new(server)

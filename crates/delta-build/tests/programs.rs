@@ -7,9 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use system_image_delta::patch::{Limits, PIECES, POINTERS, POINTERS_OF_AARCH64, Patch};
+use system_image_delta::patch::{
+    Limits, PIECES, POINTERS, POINTERS_OF_AARCH64, POINTERS_OF_BTF, Patch,
+};
 use system_image_delta_build::patch::{Effort, Options, make};
-use system_image_testkit::{Linked, aarch64};
+use system_image_testkit::{Linked, aarch64, kernel_tree};
 
 /// A program of so many functions that call each other and have strings; `extra` ones come first and in
 /// the middle, so that all others move.
@@ -140,6 +142,27 @@ fn assert_pointers_pay(
         with * 100 < without * percent,
         "{what:?}: {with} of {without}"
     );
+}
+
+#[test]
+fn types_that_come_in_another_order_cost_next_to_nothing() {
+    let [base, target] = [(0, 1), (20, 2)].map(|(extra, build)| kernel_tree(extra, build).tar());
+    let with = patch(&base, &target, 64 << 20);
+    let opened = || Patch::open(&with[..]).unwrap();
+    let header = opened().header().clone();
+    assert_eq!(header.required, [POINTERS, POINTERS_OF_BTF]);
+    assert!(apply(&base, &with) == target);
+    for left in (0..target.len()).step_by(1 << header.target_block) {
+        let mut out = target[..left].to_vec();
+        let applied = opened().apply(&base, &mut out, Limits::default()).unwrap();
+        assert!(out == target, "from {left}");
+        assert!(applied.work <= header.work, "from {left}");
+    }
+    // With little memory, what they tell of is told again.
+    let without = patch(&base, &target, 24 << 20);
+    assert!(apply(&base, &without) == target);
+    let (with, without) = (with.len(), without.len());
+    assert!(with * 100 < without * 22, "{with} of {without}");
 }
 
 /// An image of a file system whose groups of blocks are so small that a program stands in several.

@@ -55,6 +55,22 @@ pub fn aarch64(functions: u32, extra: u32, linked: Linked) -> Vec<u8> {
     fs::read(place.path().join(program)).unwrap()
 }
 
+/// A program with the types of a kernel or a module, which a kernel has at its end.
+pub(crate) fn with_types(program: &[u8], types: &[u8]) -> Vec<u8> {
+    if !program.starts_with(b"\x7fELF") {
+        let mut kernel = program.to_vec();
+        kernel.resize(kernel.len().next_multiple_of(4), 0);
+        kernel.extend_from_slice(types);
+        return kernel;
+    }
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("program"), program).unwrap();
+    fs::write(place.path().join("types"), types).unwrap();
+    let options = ["--add-section", ".BTF=types", "program"];
+    run(place.path(), "objcopy", &options);
+    fs::read(place.path().join("program")).unwrap()
+}
+
 fn run(place: &Path, tool: &str, arguments: &[&str]) {
     let mut command = Command::new(format!("aarch64-linux-gnu-{tool}"));
     let output = command.current_dir(place).args(arguments).output().unwrap();

@@ -14,6 +14,7 @@
 //! | have a block device | [`LoopDevice`] |
 //! | run out of room | [`SmallDisk`] |
 //! | have programs for another machine | [`aarch64`], [`Linked`] |
+//! | have a kernel and a module with types | [`kernel_tree`] |
 //! | have a message bus with services on it | [`Bus`], [`Mock`] |
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@
 )]
 
 mod aarch64;
+mod btf;
 mod bus;
 mod device;
 mod disk;
@@ -36,6 +38,7 @@ pub mod tree;
 mod web;
 
 pub use aarch64::{Linked, aarch64};
+pub use btf::kernel_tree;
 pub use bus::{Bus, Mock, Peer};
 pub use device::Device;
 pub use disk::SmallDisk;

@@ -232,7 +232,7 @@ impl Unpacked {
         (base_len, (target_len, target_block)): (u64, (u64, u32)),
         (spare, options): (u64, Options<'_>),
     ) -> Result<Self, MakeError> {
-        let maker = Maker {
+        let mut maker = Maker {
             base,
             kept,
             target,
@@ -241,6 +241,7 @@ impl Unpacked {
             opened,
             spare,
             effort: options.effort,
+            numberings: None,
         };
         let written = maker.written(options.threads).map_err(MakeError::Read)?;
         let needed: BTreeSet<_> = written.iter().flat_map(Written::features).collect();

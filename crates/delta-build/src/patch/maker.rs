@@ -8,7 +8,7 @@ use std::io;
 use std::iter::Peekable;
 use std::ops::Range;
 
-use system_image_delta::patch::{Codec, PAGE};
+use system_image_delta::patch::{Codec, PAGE, POINTERS_OF_BTF};
 
 use crate::parallel;
 use crate::patch::effort::Effort;
@@ -16,12 +16,18 @@ use crate::patch::emit::{Ops, Written};
 use crate::patch::kept::Kept;
 use crate::patch::matcher::{Matcher, Reach};
 use crate::patch::plan::{self, Part, Place, Plan, Side, Source, Space};
-use crate::patch::program::{self, Made};
+use crate::patch::program::{self, Made, Numberings};
 use crate::patch::room;
 use crate::patch::view::Shown;
 
 /// Longest piece that is searched as a whole, in bytes: the search takes six times as much.
 const LONGEST_SEARCHED: u64 = 128 << 20;
+
+/// Shortest program that may have types of its own, in bytes.
+const SHORTEST_WITH_TYPES: u64 = 4 << 20;
+
+/// From how much memory for encoders and pointers on types are worth some of it, in bytes.
+const ENOUGH_FOR_TYPES: u64 = 32 << 20;
 
 /// Programs that stand in pieces, by their number, each with what it is made from if that was found.
 type Wholes = HashMap<usize, Option<(Vec<u8>, Made)>>;
@@ -40,6 +46,8 @@ pub(super) struct Maker<'a> {
     /// Memory for encoders and pointers, in bytes.
     pub(super) spare: u64,
     pub(super) effort: Effort,
+    /// What became of the types of a kernel.
+    pub(super) numberings: Option<Numberings>,
 }
 
 impl Maker<'_> {
@@ -170,7 +178,14 @@ impl Maker<'_> {
             }
             let reach = || self.reach(part, place);
             let has_room = self.has_room(part);
-            if let Some(Ok(made)) = program::search(&old, &new, has_room, reach(), self.effort) {
+            if let Some(Ok(made)) = program::search(
+                &old,
+                &new,
+                has_room,
+                self.numberings.as_ref(),
+                reach(),
+                self.effort,
+            ) {
                 return Ok(Ops::program(address, made, &new, 0..new.len()));
             }
             match matcher.get_or_insert_with(|| Matcher::new(&old, self.effort).ok()) {
@@ -203,15 +218,62 @@ impl Maker<'_> {
             Entry::Occupied(found) => found.into_mut(),
             Entry::Vacant(found) => {
                 let new = self.plan.programs[program].bytes(self.target)?;
-                let made = program::search(old, &new, true, None, self.effort);
+                let made =
+                    program::search(old, &new, true, self.numberings.as_ref(), None, self.effort);
                 found.insert(made.and_then(Result::ok).map(|made| (new, made)))
             }
         };
         Ok(found.as_ref().map(|(new, made)| (&new[..], made)))
     }
 
+    /// What became of the types of the largest program that has types of its own.
+    fn types(&self) -> io::Result<Option<Numberings>> {
+        let parts = self.plan.parts.iter();
+        let segments = parts.flat_map(|part| part.segments.iter().map(move |one| (part, one)));
+        let likely = segments.filter_map(|(part, segment)| match segment.source {
+            Source::Like(place, old_len) => {
+                let len = segment.new.end - segment.new.start;
+                let lens = SHORTEST_WITH_TYPES..=LONGEST_SEARCHED;
+                let is_likely = lens.contains(&len) && lens.contains(&old_len);
+                is_likely.then_some((len, part, segment, (place, old_len)))
+            }
+            _ => None,
+        });
+        let mut likely: Vec<_> = likely.collect();
+        likely.sort_by_key(|&(len, ..)| std::cmp::Reverse(len));
+        for (_, part, segment, (place, old_len)) in likely {
+            let start = segment.new.start;
+            if !program::may_be(&self.wanted(part, &(start..start + program::HEAD))?) {
+                continue;
+            }
+            let (old, new) = (self.old(place, old_len)?, self.wanted(part, &segment.new)?);
+            let found = program::numberings(&old, &new);
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
     /// Everything, in order.
-    pub(super) fn written(&self, threads: usize) -> io::Result<Vec<Written>> {
+    pub(super) fn written(&mut self, threads: usize) -> io::Result<Vec<Written>> {
+        if self.spare >= ENOUGH_FOR_TYPES {
+            self.numberings = self.types()?;
+        }
+        let mut all = self.told(threads)?;
+        if let Some(numberings) = &self.numberings
+            && all
+                .iter()
+                .flat_map(Written::features)
+                .any(|feature| feature == POINTERS_OF_BTF)
+        {
+            all.splice(0..0, numberings.written().map(Written::Control));
+        }
+        Ok(all)
+    }
+
+    /// What all parts are made from, in order.
+    fn told(&self, threads: usize) -> io::Result<Vec<Written>> {
         let mut searched = self.searched(threads)?;
         let mut views = self.opened.iter().copied().peekable();
         let mut all = Vec::new();

@@ -2,18 +2,22 @@
 //! they are left out of the comparison of code; tables of pointers are compared by what they point
 //! to.
 
+mod btf;
 mod elf;
 mod kernel;
 mod pair;
 
 use std::ops::Range as Span;
 
-use system_image_delta::patch::pointers::{Change, Form, Pages, Places, Pointer, Pointers, Range};
+use system_image_delta::patch::pointers::{Change, Form, Places, Pointer, Pointers, Range, State};
 use system_image_delta::patch::{MOST_COPIES, Move, Projection};
 
 use crate::patch::effort::Effort;
 use crate::patch::matcher::{Matcher, Reach, Step, TooLarge, worthwhile};
+use crate::patch::program::btf::Types;
 use crate::patch::program::pair::{Pair, RELOCATION, Table};
+
+pub(crate) use btf::Numberings;
 
 /// Bytes that pointers must spare to be told.
 const WORTH_TELLING: usize = 64;
@@ -60,24 +64,60 @@ impl Made {
     }
 }
 
+/// How much of a file tells whether it [may be](may_be) a program, in bytes.
+pub(crate) const HEAD: u64 = 64;
+
+/// Whether what begins so may be a program with types of its own.
+pub(crate) fn may_be(head: &[u8]) -> bool {
+    head.starts_with(b"\x7fELF") || kernel::is_kernel(head)
+}
+
+/// What became of the types of an old kernel; nothing if the two have none.
+pub(crate) fn numberings(old: &[u8], new: &[u8]) -> Option<Numberings> {
+    Numberings::new(&types(old)?, &types(new)?)
+}
+
+/// The types of a program.
+fn types(file: &[u8]) -> Option<Types<'_>> {
+    let found = match elf::types(file) {
+        None if kernel::is_kernel(file) => Types::find(file),
+        found => found.and_then(|at| usize::try_from(at).ok()),
+    };
+    Types::read(file, found?)
+}
+
 /// Finds what the program `new` was made from; nothing if the two are none, or if no `pointers` are
 /// wanted.
 pub(crate) fn search(
     old: &[u8],
     new: &[u8],
     pointers: bool,
+    numberings: Option<&Numberings>,
     reach: Option<Reach>,
     effort: Effort,
 ) -> Option<Result<Made, TooLarge>> {
     pointers.then_some(())?;
-    let pair = elf::pair(old, new).or_else(|| kernel::pair(old, new))?;
-    Some(made(old, new, &pair, reach, effort))
+    let mut pair = elf::pair(old, new).or_else(|| kernel::pair(old, new))?;
+    let mut known = None;
+    if let Some(numberings) = numberings
+        && let (Some(from), Some(to)) = (types(old), types(new))
+    {
+        let (span, new_span) = (from.span.clone(), to.span.clone());
+        let made = numberings.made(from, to);
+        pair.replace(span.start as u64..span.end as u64, &made.form);
+        known = Some((made.copies, new_span));
+    }
+    Some(made(old, new, &pair, known, reach, effort))
 }
+
+/// What a span of the new bytes is made from.
+type Known = (Vec<Piece>, Span<usize>);
 
 fn made(
     old: &[u8],
     new: &[u8],
     pair: &Pair,
+    known: Option<Known>,
     reach: Option<Reach>,
     effort: Effort,
 ) -> Result<Made, TooLarge> {
@@ -87,7 +127,7 @@ fn made(
             ranges: pointers
                 .ranges
                 .iter()
-                .filter(|range| is_code(range))
+                .filter(|range| is_changed(range))
                 .cloned()
                 .collect(),
         };
@@ -99,6 +139,11 @@ fn made(
     };
     let mut copies = pieces(&steps, 0, 0);
     let targets = changed(new, 0, 0, &pair.new, &Target(None));
+    if let Some((known, span)) = known {
+        copies = outside(&copies, &[span]);
+        copies.extend(known);
+        copies.sort_unstable();
+    }
     // Those that are pointed into first, since where they go tells what others point to.
     for is_first in [true, false] {
         let of = pair
@@ -111,7 +156,8 @@ fn made(
         }
         let projection = projection(&copies);
         let old = changed(old, 0, 0, &pair.old, &Target(Some(&projection)));
-        copies = outside(&copies, &of);
+        let spans: Vec<_> = of.iter().map(|table| index(&table.new)).collect();
+        copies = outside(&copies, &spans);
         copies.extend(tables(&old, &targets, &of, effort)?);
         copies.sort_unstable();
     }
@@ -136,15 +182,20 @@ fn made(
     })
 }
 
-fn is_code(range: &Range) -> bool {
-    matches!(range.form, Form::X86 { .. } | Form::Aarch64 { .. })
+/// Whether pointers of a range are changed before anything is compared: in code they are of no account, and
+/// what became of types is known.
+fn is_changed(range: &Range) -> bool {
+    matches!(
+        range.form,
+        Form::X86 { .. } | Form::Aarch64 { .. } | Form::Btf { .. }
+    )
 }
 
 /// The bytes with all their pointers changed.
 fn changed(bytes: &[u8], old: u64, new: u64, pointers: &Pointers, by: &impl Change) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let places = Places { old, new };
-    pointers.change(&mut bytes, (places, &mut Pages::default()), false, by);
+    pointers.change(&mut bytes, (places, &mut State::default()), false, by);
     bytes
 }
 
@@ -201,8 +252,8 @@ fn index(span: &Span<u64>) -> Span<usize> {
     crate::patch::plan::index(span)
 }
 
-/// What of the copies does not make tables.
-fn outside(copies: &[Piece], tables: &[&Table]) -> Vec<Piece> {
+/// What of the copies does not make these spans.
+fn outside(copies: &[Piece], spans: &[Span<usize>]) -> Vec<Piece> {
     let mut kept = Vec::new();
     for copy in copies {
         let (mut at, end) = (copy.new, copy.new + copy.len);
@@ -215,14 +266,13 @@ fn outside(copies: &[Piece], tables: &[&Table]) -> Vec<Piece> {
                 });
             }
         };
-        let first = tables.partition_point(|table| index(&table.new).end <= at);
-        for table in &tables[first..] {
-            let new = index(&table.new);
-            if new.start >= end {
+        let first = spans.partition_point(|span| span.end <= at);
+        for span in &spans[first..] {
+            if span.start >= end {
                 break;
             }
-            keep(at, new.start);
-            at = at.max(new.end);
+            keep(at, span.start);
+            at = at.max(span.end);
         }
         keep(at, end);
     }

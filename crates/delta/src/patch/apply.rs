@@ -9,10 +9,11 @@ use crate::patch::blocks::{self, Block, Blocks, Digests, Output, Written};
 use crate::patch::codec::{self, Codec, CodecError};
 use crate::patch::header::{Header, HeaderError};
 use crate::patch::leftover::Leftover;
-use crate::patch::pointers::Pages;
+use crate::patch::pointers::State;
 use crate::patch::remake::Remaker;
 use crate::patch::runs::{
-    MEMORY_OF_POINTERS, PIECES, POINTERS, POINTERS_OF_AARCH64, Piece, Run, Runs,
+    MEMORY_OF_NUMBERINGS, MEMORY_OF_POINTERS, PIECES, POINTERS, POINTERS_OF_AARCH64,
+    POINTERS_OF_BTF, Piece, Run, Runs,
 };
 use crate::patch::space::{LEAST_FOR_VIEWS, Space};
 use crate::patch::streams::{PatchReadError, Streams};
@@ -142,9 +143,15 @@ impl<R: Read> Patch<R> {
     pub fn fixed_memory(header: &Header) -> u64 {
         let target_block = header.target.len.min(1 << header.target_block);
         let digests = header.base_digests.len() * 19 + header.target_digests.len() * 16;
+        let numberings = if header.requires(POINTERS_OF_BTF) {
+            MEMORY_OF_NUMBERINGS
+        } else {
+            0
+        };
         Self::streams_memory(&header.dictionaries)
             .saturating_add(blocks::AT_ONCE * target_block)
             .saturating_add(digests as u64)
+            .saturating_add(numberings)
             .saturating_add(base::MEMORY)
             .saturating_add(MADE_AT_ONCE as u64)
     }
@@ -205,6 +212,7 @@ impl<R: Read> Patch<R> {
         }
         let fixed = Self::fixed_memory(&header);
         let has_pointers = header.requires(POINTERS);
+        let has_numberings = header.requires(POINTERS_OF_BTF);
         let Some(memory) = header.memory.checked_sub(fixed) else {
             return Err(ApplyError::damaged("it needs more memory than it says"));
         };
@@ -241,6 +249,7 @@ impl<R: Read> Patch<R> {
                 memory,
                 remaker,
                 has_pointers,
+                has_numberings,
             };
             applier.share(memory);
             let mut buffer = vec![0; MADE_AT_ONCE];
@@ -268,7 +277,8 @@ impl<R: Read> Patch<R> {
 
 /// Whether this program has a feature.
 fn is_known(feature: &str) -> bool {
-    [POINTERS, PIECES, POINTERS_OF_AARCH64].contains(&feature) || codec::FEATURES.contains(&feature)
+    [POINTERS, PIECES, POINTERS_OF_AARCH64, POINTERS_OF_BTF].contains(&feature)
+        || codec::FEATURES.contains(&feature)
 }
 
 struct Applier<'a, R> {
@@ -281,6 +291,8 @@ struct Applier<'a, R> {
     remaker: &'a mut dyn FnMut(Codec, u64, u64) -> Result<Remaker, CodecError>,
     /// Whether the header says that there are runs with pointers.
     has_pointers: bool,
+    /// Whether it says that there may be numberings.
+    has_numberings: bool,
 }
 
 impl<R: Read> Applier<'_, R> {
@@ -307,6 +319,7 @@ impl<R: Read> Applier<'_, R> {
                 let codec = Codec::get(|| self.runs.control())?;
                 self.space.open(origin, range, codec, plain_len)?;
             }
+            4 if self.has_numberings => self.runs.numbering()?,
             _ => return Err(ApplyError::damaged("a part of unknown meaning")),
         }
         // Any number of them would stand in a few bytes.
@@ -527,7 +540,7 @@ impl<R: Read> Applier<'_, R> {
         take: &mut impl FnMut(&mut Blocks<'_>, &[u8]) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
         let (mut left, mut from) = piece.parts();
-        let mut pages = Pages::default();
+        let mut state = State::default();
         while left > 0 {
             let len = at_once(left, buffer.len());
             let bytes = &mut buffer[..len];
@@ -542,7 +555,7 @@ impl<R: Read> Applier<'_, R> {
                 }
                 (Some(from), Some(program)) => {
                     self.space.read(bytes, from, &self.blocks)?;
-                    let at = (from, new, &mut pages);
+                    let at = (from, new, &mut state);
                     let done = program.change(bytes, at, left > len as u64);
                     self.runs.add(run, &mut bytes[..done])?;
                     done

@@ -11,8 +11,9 @@ pub struct Move {
     pub new: u64,
 }
 
-/// Stretches of old bytes for which is remembered where their moves are, at most: they take 32 KiB.
-const MOST_STRETCHES: u64 = 8 << 10;
+/// Stretches of old bytes for which is remembered where their moves are, at most: they take 32 KiB. Of few
+/// moves there are no more than twice as many.
+const MOST_STRETCHES: usize = 8 << 10;
 
 /// Where old bytes went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,7 +45,8 @@ impl Projection {
             true
         });
         let last = moves.last().map_or(0, |last| last.old);
-        let stretch = (last / MOST_STRETCHES)
+        let most = moves.len().next_power_of_two().min(MOST_STRETCHES);
+        let stretch = (last / most as u64)
             .checked_ilog2()
             .map_or(0, |log| log + 1);
         let mut before =
@@ -58,6 +60,11 @@ impl Projection {
             stretch,
             before,
         }
+    }
+
+    /// The moves, apart from each other, in the order of the old bytes.
+    pub(crate) fn moves(&self) -> &[Move] {
+        &self.moves
     }
 
     /// Where an old byte is now; one that was not copied keeps its distance from the copy before it.
@@ -112,7 +119,7 @@ mod tests {
                 .take_while(|copy| copy.old.checked_add(copy.len).is_some())
                 .collect();
             let projection = Projection::new(moves.clone());
-            assert!(projection.before.len() as u64 <= MOST_STRETCHES);
+            assert!(projection.before.len() <= MOST_STRETCHES);
             for copy in &moves {
                 assert_eq!(projection.project(copy.old), Some(copy.new));
                 let last = copy.old + copy.len - 1;

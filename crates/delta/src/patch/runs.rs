@@ -2,9 +2,10 @@
 
 use std::io::Read;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::patch::apply::ApplyError;
-use crate::patch::pointers::{Pages, Places, Pointers};
+use crate::patch::pointers::{MOST_ENTRIES, Places, Pointers, State};
 use crate::patch::projection::{Move, Projection};
 use crate::patch::residues::Residues;
 use crate::patch::streams::{KINDS, Stream, Streams};
@@ -18,6 +19,16 @@ pub const POINTERS: &str = "pointers";
 
 /// The feature of patches that have such runs of code for AArch64.
 pub const POINTERS_OF_AARCH64: &str = "pointers-aarch64";
+
+/// The feature of patches whose pointers are changed in BTF, too.
+pub const POINTERS_OF_BTF: &str = "pointers-btf";
+
+/// Most numberings that a patch can tell of.
+const MOST_NUMBERINGS: usize = 16;
+
+/// What numberings take, in bytes: three numbers for each entry, and where these are by stretches; and what
+/// they are told to be for.
+pub(crate) const MEMORY_OF_NUMBERINGS: u64 = MOST_ENTRIES as u64 * (24 + 8) + (256 << 10);
 
 /// What is added as well if the run makes only a portion of the file that its pointers are changed in.
 pub const IN_PIECES: u64 = 16;
@@ -38,6 +49,9 @@ pub(crate) struct Runs<R> {
     /// Where the next copy comes from unless it says otherwise, and as far as they were read.
     position: u64,
     residues: Residues,
+    /// What became of numbers, as far as it was told, and how many entries more there may be.
+    numberings: Vec<Arc<Projection>>,
+    entries_left: usize,
     /// Whether there is memory for pointers.
     pub(crate) pointers_fit: bool,
 }
@@ -92,6 +106,8 @@ impl<R: Read> Runs<R> {
             streams,
             position: 0,
             residues: Residues::default(),
+            numberings: Vec::new(),
+            entries_left: MOST_ENTRIES,
             pointers_fit: false,
         }
     }
@@ -99,6 +115,19 @@ impl<R: Read> Runs<R> {
     /// The next number of the control stream.
     pub(crate) fn control(&mut self) -> Result<u64, ApplyError> {
         Ok(self.streams.number(Stream::Control)?)
+    }
+
+    /// Reads what became of numbers.
+    pub(crate) fn numbering(&mut self) -> Result<(), ApplyError> {
+        let most = self.entries_left;
+        let numbering = Projection::get(&mut || self.control(), most)?;
+        let numbering = numbering.filter(|_| self.numberings.len() < MOST_NUMBERINGS);
+        let Some(numbering) = numbering else {
+            return Err(ApplyError::damaged("what became of numbers"));
+        };
+        self.entries_left -= numbering.moves().len();
+        self.numberings.push(Arc::new(numbering));
+        Ok(())
     }
 
     /// Whether the body ends where it should.
@@ -162,7 +191,9 @@ impl<R: Read> Runs<R> {
         }
         let origin = varint::unfold(self.control()?);
         let origin = self.position.checked_add_signed(origin);
-        let pointers = Pointers::get(|| self.control())?;
+        let numberings = std::mem::take(&mut self.numberings);
+        let pointers = Pointers::get(|| self.control(), &numberings)?;
+        self.numberings = numberings;
         let (Some(origin), Some(pointers)) = (origin, pointers) else {
             return Err(ApplyError::damaged("pointers"));
         };
@@ -284,18 +315,18 @@ impl Pieces {
 }
 
 impl Program {
-    /// Changes the pointers in bytes that were copied from an address to a place in the run, with the
-    /// pages that the bytes of the copy in front of them led to. How many bytes are ready; more of the copy
+    /// Changes the pointers in bytes that were copied from an address to a place in the run, with what is
+    /// known from the bytes of the copy in front of them. How many bytes are ready; more of the copy
     /// follow, or none.
     pub(crate) fn change(
         &self,
         bytes: &mut [u8],
-        (from, new, pages): (u64, u64, &mut Pages),
+        (from, new, state): (u64, u64, &mut State),
         follows: bool,
     ) -> usize {
         let old = from.wrapping_sub(self.origin);
         let places = Places { old, new };
         self.pointers
-            .change(bytes, (places, pages), follows, &self.projection)
+            .change(bytes, (places, state), follows, &self.projection)
     }
 }

@@ -283,6 +283,12 @@ pub(super) fn pair(old: &[u8], new: &[u8]) -> Option<Pair> {
     Some(found.pair(spaces.both))
 }
 
+/// Where types may begin in a file.
+pub(super) fn types(file: &[u8]) -> Option<u64> {
+    let elf = Elf::read(file)?;
+    elf.section(b".BTF").map(|section| section.span.start)
+}
+
 /// What follows all sections of a kernel that moves itself.
 fn relocations(elf: &Elf<'_>) -> Option<Span<u64>> {
     elf.section(b".orc_unwind_ip")

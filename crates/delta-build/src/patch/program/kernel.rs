@@ -122,6 +122,14 @@ pub(super) fn pair(old: &[u8], new: &[u8]) -> Option<Pair> {
     Some(found.pair((spaces(&old), spaces(&new))))
 }
 
+/// Whether a file begins like one.
+pub(super) fn is_kernel(bytes: &[u8]) -> bool {
+    let (at, magic) = MAGIC;
+    bytes
+        .get(at..)
+        .is_some_and(|bytes| bytes.starts_with(magic))
+}
+
 /// What is known of a file.
 struct Kernel<'a> {
     bytes: &'a [u8],
@@ -131,8 +139,7 @@ struct Kernel<'a> {
 
 impl<'a> Kernel<'a> {
     fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (at, magic) = MAGIC;
-        bytes.get(at..)?.starts_with(magic).then_some(())?;
+        is_kernel(bytes).then_some(())?;
         let len = bytes.len() as u64;
         let tables = KINDS.map(|kind| {
             longest(bytes, kind.entry, |entry, before| {

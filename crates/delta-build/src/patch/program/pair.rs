@@ -81,6 +81,16 @@ impl Found {
     }
 }
 
+impl Pair {
+    /// Takes a range of the old file in place of those that are not apart from it.
+    pub(super) fn replace(&mut self, span: Span<u64>, form: &Form) {
+        let ranges = &mut self.old.ranges;
+        ranges.retain(|range| range.end <= span.start || range.start >= span.end);
+        let at = ranges.partition_point(|range| range.end <= span.start);
+        ranges.insert(at, self::range(span, form));
+    }
+}
+
 fn range(span: Span<u64>, form: &Form) -> Range {
     Range {
         start: span.start,

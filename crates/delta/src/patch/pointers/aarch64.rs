@@ -15,7 +15,7 @@ const REACH: usize = 8;
 
 /// The pages that registers hold while the code of a copy is looked at.
 #[derive(Clone, Debug, Default)]
-pub struct Pages([Option<Held>; 32]);
+pub(crate) struct Pages([Option<Held>; 32]);
 
 /// A page that a register holds.
 #[derive(Clone, Copy, Debug)]
@@ -255,7 +255,7 @@ fn with_page(one: u32, page: u64) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::patch::pointers::{Form, Layout, Pointers, Range, Stretch};
+    use crate::patch::pointers::{Form, Layout, Pointers, Range, State, Stretch};
     use crate::patch::projection::{Move, Projection};
 
     /// What becomes of code from the file's first byte on, if all from 0x2000 on moved by so much.
@@ -284,7 +284,7 @@ mod tests {
             Projection::new(vec![copy(0, 0x2000, 0), copy(0x2000, 0xe000, 0x2000 + by)]);
         let mut bytes: Vec<u8> = code.iter().flat_map(|one| one.to_le_bytes()).collect();
         let places = Places { old: 0, new: 0 };
-        let places = (places, &mut Pages::default());
+        let places = (places, &mut State::default());
         assert_eq!(
             pointers.change(&mut bytes, places, false, &projection),
             bytes.len()

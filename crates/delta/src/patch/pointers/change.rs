@@ -1,7 +1,8 @@
 //! Changes pointers, piece by piece.
 
-use crate::patch::pointers::aarch64::{self, PAGE, Pages};
-use crate::patch::pointers::{Field, Form, Layout, Pointers, Space, Width, frames, x86};
+use crate::patch::pointers::aarch64::{self, PAGE};
+use crate::patch::pointers::btf::{self, Record};
+use crate::patch::pointers::{Field, Form, Layout, Pointers, Space, State, Width, frames, x86};
 use crate::patch::projection::Projection;
 
 /// Where bytes are in the old file, and where in the new one.
@@ -119,12 +120,12 @@ impl Width {
 impl Pointers {
     /// Changes the pointers in `bytes` of a copy, which stand at `places`. How many of the bytes are
     /// done: behind them begins a pointer that goes on beyond `bytes`; it is left alone if nothing more
-    /// `follows`. Thirty-two bytes and more are never all left undone. `pages` goes with the copy from its
+    /// `follows`. Thirty-two bytes and more are never all left undone. `state` goes with the copy from its
     /// beginning.
     pub fn change(
         &self,
         bytes: &mut [u8],
-        (places, pages): (Places, &mut Pages),
+        (places, state): (Places, &mut State),
         follows: bool,
         by: &impl Change,
     ) -> usize {
@@ -150,14 +151,22 @@ impl Pointers {
                         by,
                     };
                     let bytes = &mut bytes[start..end];
-                    start + code.change(bytes, places.after(start), pages, more)
+                    start + code.change(bytes, places.after(start), &mut state.pages, more)
                 }
                 Form::Frames { space } => {
                     let space = &self.spaces[*space];
                     let records = &mut bytes[start..end];
-                    // Records begin at multiples of 4.
-                    let first = (range.start.wrapping_sub(old + start as u64) % 4) as usize;
+                    let first = until_word(range.start, old + start as u64);
                     start + frames::frames(records, first, places.after(start), space, more, by)
+                }
+                Form::Btf { names, types } => {
+                    let record = &mut state.record;
+                    if range.start >= old {
+                        *record = Record::default();
+                    }
+                    let first = until_word(range.start, old + start as u64);
+                    let records = &mut bytes[start..end];
+                    start + btf::records(records, first, record, (names, types), more)
                 }
                 Form::Table { entry, fields } => {
                     let first = (old + start as u64 - range.start) % entry;
@@ -219,6 +228,11 @@ impl Pointers {
     }
 }
 
+/// How many bytes there are from a place on to the next one that is a multiple of 4 from the beginning.
+const fn until_word(start: u64, at: u64) -> usize {
+    (start.wrapping_sub(at) % 4) as usize
+}
+
 /// How much of `len` there is up to `at`.
 fn at_most(at: u64, len: usize) -> usize {
     usize::try_from(at).map_or(len, |at| at.min(len))
@@ -226,10 +240,12 @@ fn at_most(at: u64, len: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::patch::pointers::{Layout, Range, Stretch};
+    use crate::patch::pointers::{Layout, Numbering, Range, Stretch};
     use crate::patch::projection::Move;
 
     fn layout() -> impl Strategy<Value = Layout> {
@@ -251,6 +267,24 @@ mod tests {
         })
     }
 
+    /// The numberings that there are.
+    fn numberings() -> [Arc<Projection>; 2] {
+        let entry = |(old, new)| Move { old, len: 1, new };
+        let went = |entries: &[_]| Projection::new(entries.iter().copied().map(entry).collect());
+        [
+            Arc::new(went(&[(1, 2), (5, 3), (1 << 16, 1 << 20)])),
+            Arc::new(went(&[(0, 12), (12, 0)])),
+        ]
+    }
+
+    fn numbering(number: usize) -> Numbering {
+        Numbering {
+            number,
+            went: Arc::clone(&numberings()[number]),
+            own: Arc::clone(&numberings()[1 - number]),
+        }
+    }
+
     fn form() -> impl Strategy<Value = Form> {
         let table = (1..40_u64, 0..3_usize, 0..3_usize).prop_map(|(entry, width, space)| {
             let width = Width::ALL[width];
@@ -267,6 +301,10 @@ mod tests {
             (0..3_usize, any::<bool>()).prop_map(|(space, absolute)| Form::X86 { space, absolute }),
             (0..3_usize).prop_map(|space| Form::Aarch64 { space }),
             (0..3_usize).prop_map(|space| Form::Frames { space }),
+            (0..2_usize, 0..2_usize).prop_map(|(names, types)| Form::Btf {
+                names: numbering(names),
+                types: numbering(types),
+            }),
             table,
         ]
     }
@@ -343,27 +381,49 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_numbering_that_is_written_is_read(
+            entries in proptest::collection::btree_map(any::<u32>(), any::<u32>(), 0..40),
+        ) {
+            let entry = |(&old, &new): (&u32, &u32)| Move { old: old.into(), len: 1, new: new.into() };
+            let moves: Vec<_> = entries.iter().map(entry).collect();
+            let count = moves.len();
+            let went = Projection::new(moves);
+            let mut numbers = Vec::new();
+            went.put(&mut numbers);
+            let read = |most| {
+                let mut numbers = numbers.iter().copied();
+                Projection::get(&mut || numbers.next().ok_or("too few"), most)
+            };
+            prop_assert_eq!(read(count), Ok(Some(went)));
+            if count > 0 {
+                prop_assert_eq!(read(count - 1), Ok(None));
+            }
+        }
+
+        #[test]
         fn what_is_written_is_read(pointers in pointers()) {
             let mut numbers = Vec::new();
             pointers.put(&mut numbers);
             let mut numbers = numbers.into_iter();
-            let read = Pointers::get(|| numbers.next().ok_or("too few")).unwrap();
+            let read = Pointers::get(|| numbers.next().ok_or("too few"), &numberings());
+            let read = read.unwrap();
             prop_assert_eq!(read, Some(pointers));
             prop_assert_eq!(numbers.next(), None);
         }
 
         #[test]
         fn any_numbers_are_read_or_refused(
-            numbers in proptest::collection::vec(prop_oneof![0..5_u64, any::<u64>()], 0..60),
+            numbers in proptest::collection::vec(prop_oneof![0..6_u64, any::<u64>()], 0..60),
             mut bytes in prop_oneof![bytes(), instructions()],
             old in any::<u64>(),
         ) {
             let mut numbers = numbers.into_iter().chain(std::iter::repeat(0));
-            let read = Pointers::get(|| numbers.next().ok_or("endless")).unwrap();
+            let read = Pointers::get(|| numbers.next().ok_or("endless"), &numberings());
+            let read = read.unwrap();
             if let Some(pointers) = read {
                 for old in [0, old] {
                     let places = Places { old, new: 7 };
-                    pointers.change(&mut bytes, (places, &mut Pages::default()), true, &projection());
+                    pointers.change(&mut bytes, (places, &mut State::default()), true, &projection());
                 }
             }
         }
@@ -378,16 +438,16 @@ mod tests {
             let projection = projection();
             let mut whole = bytes.clone();
             let places = Places { old, new: 3 };
-            let mut pages = Pages::default();
-            let done = pointers.change(&mut whole, (places, &mut pages), false, &projection);
+            let mut state = State::default();
+            let done = pointers.change(&mut whole, (places, &mut state), false, &projection);
             prop_assert_eq!(done, bytes.len());
-            let mut pages = Pages::default();
+            let mut state = State::default();
             let (mut made, mut at) = (Vec::new(), 0);
             for len in lengths.iter().cycle() {
                 let end = (at + len).min(bytes.len());
                 let mut piece = bytes[at..end].to_vec();
                 let follows = end < bytes.len();
-                let places = (places.after(at), &mut pages);
+                let places = (places.after(at), &mut state);
                 let done = pointers.change(&mut piece, places, follows, &projection);
                 prop_assert!(done > 0 || piece.is_empty());
                 made.extend_from_slice(&piece[..done]);
@@ -429,7 +489,7 @@ mod tests {
         let projection = Projection::new(vec![copy(0, 20, 0), copy(20, 80, 30)]);
         let mut code = [0x90, 0xe8, 44, 0, 0, 0, 0xc3];
         let places = Places { old: 0, new: 0 };
-        let places = (places, &mut Pages::default());
+        let places = (places, &mut State::default());
         assert_eq!(pointers.change(&mut code, places, false, &projection), 7);
         assert_eq!(code, [0x90, 0xe8, 54, 0, 0, 0, 0xc3]);
     }

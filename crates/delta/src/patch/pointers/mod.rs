@@ -2,15 +2,22 @@
 //! one; and where it moved to is known from the copies of the same run.
 
 mod aarch64;
+mod btf;
 mod change;
 mod frames;
 mod numbers;
 mod x86;
 
-pub use aarch64::Pages;
+pub(crate) use numbers::MOST_ENTRIES;
+
+pub use btf::{Record, Word};
 pub use change::{Change, From, Places, Pointer};
 
-use crate::patch::runs::POINTERS_OF_AARCH64;
+use std::sync::Arc;
+
+use crate::patch::projection::Projection;
+use crate::patch::runs::{POINTERS_OF_AARCH64, POINTERS_OF_BTF};
+use aarch64::Pages;
 
 /// Bytes that are loaded to successive addresses of a program's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +101,35 @@ pub struct Field {
     pub space: usize,
 }
 
+/// What became of numbers that stand for something, as if they were places: each went with the last one in
+/// front of it that is known, and those before all of them are the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbering {
+    /// The number of what is known of several files, among what a patch tells of that.
+    pub number: usize,
+    /// Where numbers of several files went.
+    pub went: Arc<Projection>,
+    /// Where numbers of one file went. This comes first.
+    pub own: Arc<Projection>,
+}
+
+impl Numbering {
+    /// What a number is now, if that is known.
+    pub fn project(&self, number: u32) -> Option<u32> {
+        let number = number.into();
+        let now = self.own.project(number);
+        let now = now.or_else(|| self.went.project(number))?;
+        u32::try_from(now).ok()
+    }
+}
+
+/// What is known of a copy from the bytes of it that were looked at.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pages: Pages,
+    record: Record,
+}
+
 /// How pointers stand in a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -114,6 +150,13 @@ pub enum Form {
         /// The number of the space that they describe.
         space: usize,
     },
+    /// Types, as BTF has them.
+    Btf {
+        /// What became of the places of their names.
+        names: Numbering,
+        /// What became of their numbers.
+        types: Numbering,
+    },
     /// A table.
     Table {
         /// Length of an entry in bytes, not 0.
@@ -128,6 +171,7 @@ impl Form {
     pub const fn feature(&self) -> Option<&'static str> {
         match self {
             Self::Aarch64 { .. } => Some(POINTERS_OF_AARCH64),
+            Self::Btf { .. } => Some(POINTERS_OF_BTF),
             Self::X86 { .. } | Self::Frames { .. } | Self::Table { .. } => None,
         }
     }
@@ -170,6 +214,7 @@ impl Pointers {
                 Form::X86 { space, .. } | Form::Aarch64 { space } | Form::Frames { space } => {
                     number(space);
                 }
+                Form::Btf { .. } => {}
                 Form::Table { fields, .. } => {
                     for field in fields {
                         number(&mut field.space);

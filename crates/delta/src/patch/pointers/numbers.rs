@@ -1,6 +1,11 @@
 //! Pointers as control numbers.
 
-use crate::patch::pointers::{Field, Form, Layout, Pointers, Range, Space, Stretch, Width};
+use std::sync::Arc;
+
+use crate::patch::pointers::{
+    Field, Form, Layout, Numbering, Pointers, Range, Space, Stretch, Width,
+};
+use crate::patch::projection::{Move, Projection};
 use crate::patch::varint::{fold, unfold};
 
 /// Most spaces of a run.
@@ -45,6 +50,13 @@ impl Pointers {
                 }
                 Form::Frames { space } => numbers.extend([3, *space as u64]),
                 Form::Aarch64 { space } => numbers.extend([4, *space as u64]),
+                Form::Btf { names, types } => {
+                    numbers.push(5);
+                    for numbering in [names, types] {
+                        numbers.push(numbering.number as u64);
+                        numbering.own.put(numbers);
+                    }
+                }
                 Form::Table { entry, fields } => {
                     numbers.extend([2, *entry, fields.len() as u64]);
                     for field in fields {
@@ -63,8 +75,11 @@ impl Pointers {
             && self.ranges.len() <= MOST_RANGES
     }
 
-    /// Reads them from numbers; none if they make no sense.
-    pub fn get<E>(mut next: impl FnMut() -> Result<u64, E>) -> Result<Option<Self>, E> {
+    /// Reads them from numbers; none if they make no sense. `numberings` are those that were told before.
+    pub fn get<E>(
+        mut next: impl FnMut() -> Result<u64, E>,
+        numberings: &[Arc<Projection>],
+    ) -> Result<Option<Self>, E> {
         let mut pointers = Self::default();
         let Some(spaces) = count(next()?, MOST_SPACES) else {
             return Ok(None);
@@ -84,12 +99,14 @@ impl Pointers {
         let Some(ranges) = count(next()?, MOST_RANGES) else {
             return Ok(None);
         };
+        let told = numberings.iter().map(|told| told.moves().len());
+        let mut entries = MOST_ENTRIES.saturating_sub(told.sum());
         let mut at = 0_u64;
         for _ in 0..ranges {
             let (gap, len) = (next()?, next()?);
             let start = at.checked_add(gap);
             let end = start.and_then(|start| start.checked_add(len));
-            let form = form(&mut next, spaces)?;
+            let form = form(&mut next, spaces, (numberings, &mut entries))?;
             let (Some(start), Some(end), Some(form)) = (start, end, form) else {
                 return Ok(None);
             };
@@ -97,6 +114,51 @@ impl Pointers {
             at = end;
         }
         Ok(Some(pointers))
+    }
+}
+
+/// The largest number that a numbering tells of.
+const MOST_NUMBER: u64 = u32::MAX as u64;
+
+/// Most entries of all numberings of a patch and of a run together.
+pub(crate) const MOST_ENTRIES: usize = 64 << 10;
+
+impl Projection {
+    /// Appends where numbers went as numbers: how many entries there are, and for each how much larger it
+    /// is than the one before, and how much farther it went.
+    pub fn put(&self, numbers: &mut Vec<u64>) {
+        numbers.push(self.moves().len() as u64);
+        let (mut old, mut by) = (0, 0_i64);
+        for entry in self.moves() {
+            let now = entry.new.wrapping_sub(entry.old).cast_signed();
+            numbers.extend([entry.old - old, fold(now.wrapping_sub(by))]);
+            (old, by) = (entry.old, now);
+        }
+    }
+
+    /// Reads that, of at most so many entries; none if they make no sense.
+    pub(crate) fn get<E>(
+        next: &mut impl FnMut() -> Result<u64, E>,
+        most: usize,
+    ) -> Result<Option<Self>, E> {
+        let Some(entries) = count(next()?, most) else {
+            return Ok(None);
+        };
+        let mut moves = Vec::with_capacity(entries);
+        let (mut old, mut by) = (0_u64, 0_i64);
+        for i in 0..entries {
+            let (gap, more) = (next()?, unfold(next()?));
+            let place = old.checked_add(gap).filter(|_| i == 0 || gap > 0);
+            let place = place.filter(|&place| place <= MOST_NUMBER);
+            by = by.wrapping_add(more);
+            let new = place.and_then(|place| place.checked_add_signed(by));
+            let (Some(place), Some(new)) = (place, new.filter(|&new| new <= MOST_NUMBER)) else {
+                return Ok(None);
+            };
+            old = place;
+            moves.push(Move { old, len: 1, new });
+        }
+        Ok(Some(Self::new(moves)))
     }
 }
 
@@ -131,8 +193,27 @@ fn layout<E>(
     Ok(Some(layout))
 }
 
-fn form<E>(next: &mut impl FnMut() -> Result<u64, E>, spaces: usize) -> Result<Option<Form>, E> {
+fn form<E>(
+    next: &mut impl FnMut() -> Result<u64, E>,
+    spaces: usize,
+    (numberings, entries): (&[Arc<Projection>], &mut usize),
+) -> Result<Option<Form>, E> {
     let number = next()?;
+    if number == 5 {
+        let mut numbering = || {
+            let number = index_below(next()?, numberings.len());
+            let own = Projection::get(next, *entries)?;
+            *entries -= own.as_ref().map_or(0, |own| own.moves().len());
+            Ok(number.zip(own).map(|(number, own)| Numbering {
+                number,
+                went: Arc::clone(&numberings[number]),
+                own: Arc::new(own),
+            }))
+        };
+        let (names, types) = (numbering()?, numbering()?);
+        let both = names.zip(types);
+        return Ok(both.map(|(names, types)| Form::Btf { names, types }));
+    }
     if number != 2 {
         let space = index_below(next()?, spaces);
         return Ok(space.and_then(|space| match number {
