@@ -86,8 +86,9 @@ pub struct Reference<'a> {
     packed: usize,
     /// How much of the target was there when the part began, if it is not clear when the rest of it is.
     open_from: Option<usize>,
-    /// What became of numbers, each with how many entries tell of it.
-    numberings: Vec<(u64, Arc<Projection>)>,
+    /// What became of numbers, and how many entries told of it.
+    numberings: Vec<Arc<Projection>>,
+    entries: u64,
 }
 
 impl<'a> Reference<'a> {
@@ -110,6 +111,7 @@ impl<'a> Reference<'a> {
             packed: 0,
             open_from: None,
             numberings: Vec::new(),
+            entries: 0,
         }
     }
 
@@ -141,9 +143,8 @@ impl<'a> Reference<'a> {
     fn numbering(&mut self) -> Done<()> {
         self.features.insert(POINTERS_OF_BTF);
         let entries = self.control()?;
-        let before = self.numberings.iter().map(|(entries, _)| entries);
-        let all = before.fold(entries, |all, &entries| all.saturating_add(entries));
-        if all > MOST_ENTRIES {
+        self.entries = self.entries.saturating_add(entries);
+        if self.entries > MOST_ENTRIES {
             return Err(Stop::Damaged);
         }
         let (mut moves, mut old, mut by) = (Vec::new(), 0_u64, 0_u64);
@@ -160,8 +161,7 @@ impl<'a> Reference<'a> {
         if self.numberings.len() == MOST_NUMBERINGS {
             return Err(Stop::Damaged);
         }
-        self.numberings
-            .push((entries, Arc::new(Projection::new(moves))));
+        self.numberings.push(Arc::new(Projection::new(moves)));
         Ok(())
     }
 
@@ -272,6 +272,16 @@ impl<'a> Reference<'a> {
         Ok(())
     }
 
+    fn pointers(&mut self) -> Done<Pointers> {
+        let numberings = self.numberings.clone();
+        let pointers = Pointers::get(|| self.control(), &numberings)?;
+        let pointers = pointers.ok_or(Stop::Damaged)?;
+        let forms = pointers.ranges.iter();
+        self.features
+            .extend(forms.filter_map(|range| range.form.feature()));
+        Ok(pointers)
+    }
+
     /// Appends a run to `made`, or, if it is not packed, to the target.
     fn a_run(&mut self, made: &mut Vec<u8>, most: u64, is_packed: bool) -> Done<()> {
         let kind = self.control()?;
@@ -296,13 +306,7 @@ impl<'a> Reference<'a> {
             }
             let origin = varint::unfold(self.control()?);
             let origin = self.position.checked_add_signed(origin);
-            let numberings = self.numberings.iter().map(|(_, went)| Arc::clone(went));
-            let numberings: Vec<_> = numberings.collect();
-            let pointers = Pointers::get(|| self.control(), &numberings)?;
-            let pointers = pointers.ok_or(Stop::Damaged)?;
-            let ranges = pointers.ranges.iter();
-            let forms = ranges.filter_map(|range| range.form.feature());
-            self.features.extend(forms);
+            let pointers = self.pointers()?;
             Some((copies, origin.ok_or(Stop::Damaged)?, pointers, portion))
         };
         let marks = if program.is_some() {
