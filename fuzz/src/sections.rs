@@ -84,6 +84,9 @@ pub fn mutate(
     } else {
         let len = section.len();
         let room = max_size.saturating_sub(size + 8).min(len + 64);
+        if len + room == 0 {
+            return size;
+        }
         section.resize(len + room, 0);
         let len = fuzzer_mutate(section, len, len + room);
         section.truncate(len);

@@ -124,6 +124,8 @@ fn made(
     let spare = options
         .memory
         .saturating_sub(LEAST_FOR_VIEWS + fixed(options.memory, target_len.min(1 << target_block)));
+    let beside_types = room::beside_types(spare);
+    let (spare, has_types) = (beside_types.unwrap_or(spare), beside_types.is_some());
     // Nothing but the end waits for digests: they are taken while processors have little else to do.
     let made = thread::scope(|scope| {
         let of_files = scope.spawn(|| {
@@ -149,7 +151,7 @@ fn made(
             (plan, opened),
             (base, &kept, target),
             lens,
-            (spare, options),
+            (spare, has_types, options),
         )?;
         thread::scope(|scope| {
             let of_kept = tree.map(|_| scope.spawn(|| digests(&old, kept.len(), BASE_BLOCK)));
@@ -230,7 +232,7 @@ impl Unpacked {
         (plan, opened): (Plan, Vec<usize>),
         (base, kept, target): (&File, &Kept, &File),
         (base_len, (target_len, target_block)): (u64, (u64, u32)),
-        (spare, options): (u64, Options<'_>),
+        (spare, has_types, options): (u64, bool, Options<'_>),
     ) -> Result<Self, MakeError> {
         let mut maker = Maker {
             base,
@@ -241,6 +243,7 @@ impl Unpacked {
             opened,
             spare,
             effort: options.effort,
+            has_types,
             numberings: None,
         };
         let written = maker.written(options.threads).map_err(MakeError::Read)?;

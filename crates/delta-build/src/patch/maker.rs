@@ -26,9 +26,6 @@ const LONGEST_SEARCHED: u64 = 128 << 20;
 /// Shortest program that may have types of its own, in bytes.
 const SHORTEST_WITH_TYPES: u64 = 4 << 20;
 
-/// From how much memory for encoders and pointers on types are worth some of it, in bytes.
-const ENOUGH_FOR_TYPES: u64 = 32 << 20;
-
 /// Programs that stand in pieces, by their number, each with what it is made from if that was found.
 type Wholes = HashMap<usize, Option<(Vec<u8>, Made)>>;
 
@@ -46,6 +43,8 @@ pub(super) struct Maker<'a> {
     /// Memory for encoders and pointers, in bytes.
     pub(super) spare: u64,
     pub(super) effort: Effort,
+    /// Whether there is room for numbers of types.
+    pub(super) has_types: bool,
     /// What became of the types of a kernel.
     pub(super) numberings: Option<Numberings>,
 }
@@ -257,7 +256,7 @@ impl Maker<'_> {
 
     /// Everything, in order.
     pub(super) fn written(&mut self, threads: usize) -> io::Result<Vec<Written>> {
-        if self.spare >= ENOUGH_FOR_TYPES {
+        if self.has_types {
             self.numberings = self.types()?;
         }
         let mut all = self.told(threads)?;

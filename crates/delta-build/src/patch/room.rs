@@ -1,11 +1,19 @@
 //! What finds room in the memory that an applier may take: encoders, pointers and unpackers.
 
 use system_image_delta::patch::{
-    Codec, LEAST_FOR_VIEWS, MEMORY_OF_POINTERS, PAGE, Remaker, Unpacker,
+    Codec, LEAST_FOR_VIEWS, MEMORY_OF_NUMBERINGS, MEMORY_OF_POINTERS, PAGE, Remaker, Unpacker,
 };
 
 use crate::patch::plan::{Part, Plan, Source, Space, kind};
 use crate::patch::view::View;
+
+/// From how many bytes on some of what is left beside the least for views is for the numbers of types.
+const ENOUGH_FOR_TYPES: u64 = 32 << 20;
+
+/// What is left beside the numbers of types; nothing if there is no room for these.
+pub(super) fn beside_types(spare: u64) -> Option<u64> {
+    (spare >= ENOUGH_FOR_TYPES).then(|| spare - MEMORY_OF_NUMBERINGS)
+}
 
 /// Whether a member may be packed again where `spare` bytes are left beside the least for views.
 pub(super) fn may_be_remade(codec: Codec, len: u64, spare: u64) -> bool {

@@ -41,8 +41,8 @@ pub use pages::PAGE;
 pub use projection::{Move, Projection};
 pub use remake::Remaker;
 pub use runs::{
-    IN_PIECES, MEMORY_OF_POINTERS, MOST_COPIES, PIECES, POINTERS, POINTERS_OF_AARCH64,
-    POINTERS_OF_BTF, WITH_POINTERS,
+    IN_PIECES, MEMORY_OF_NUMBERINGS, MEMORY_OF_POINTERS, MOST_COPIES, PIECES, POINTERS,
+    POINTERS_OF_AARCH64, POINTERS_OF_BTF, WITH_POINTERS,
 };
 pub use space::LEAST_FOR_VIEWS;
 pub use streams::{KINDS, LONGEST_PIECE, PatchReadError, Stream};

@@ -28,7 +28,7 @@ const MOST_NUMBERINGS: usize = 16;
 
 /// What numberings take, in bytes: three numbers for each entry, and where these are by stretches; and what
 /// they are told to be for.
-pub(crate) const MEMORY_OF_NUMBERINGS: u64 = MOST_ENTRIES as u64 * (24 + 8) + (256 << 10);
+pub const MEMORY_OF_NUMBERINGS: u64 = MOST_ENTRIES as u64 * (24 + 8) + (256 << 10);
 
 /// What is added as well if the run makes only a portion of the file that its pointers are changed in.
 pub const IN_PIECES: u64 = 16;
