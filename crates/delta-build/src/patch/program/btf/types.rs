@@ -154,17 +154,20 @@ impl<'a> Types<'a> {
     pub(super) fn renumber(&mut self, shared: Shared, change: impl Fn(u32, Word) -> Option<u32>) {
         let before = std::mem::replace(&mut self.shared, shared);
         for (word, what) in &mut self.words {
-            let (last, last_now) = match what {
-                Word::Name => (
-                    before.strings.saturating_sub(1),
-                    shared.strings.saturating_sub(1),
-                ),
-                Word::Type => (before.types, shared.types),
+            let number = *word as usize;
+            let own = match what {
+                Word::Name => number
+                    .checked_sub(before.strings)
+                    .map(|own| shared.strings + own),
+                // 0 is shared by all: it is no type.
+                Word::Type => number
+                    .checked_sub(before.types + 1)
+                    .map(|own| shared.types + 1 + own),
                 Word::Other => continue,
             };
-            *word = match (*word as usize).checked_sub(last + 1) {
+            *word = match own {
                 None => change(*word, *what).unwrap_or(*word),
-                Some(own) => u32::try_from(last_now + 1 + own).unwrap_or(u32::MAX),
+                Some(own) => u32::try_from(own).unwrap_or(u32::MAX),
             };
         }
     }
@@ -179,4 +182,69 @@ pub(super) fn strings(all: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
         (string, start)
     });
     all.filter(|(string, _)| !string.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An integer and a pointer to it.
+    fn file() -> Vec<u8> {
+        let records = [1_u32, 1 << 24, 4, 32, 0, 2 << 24, 1];
+        let words = [0, 28, 28, 5].into_iter().chain(records);
+        let words = words.flat_map(u32::to_le_bytes);
+        MAGIC.into_iter().chain(words).chain(*b"\0int\0").collect()
+    }
+
+    #[test]
+    fn records_and_their_names_are_read() {
+        let file = file();
+        let types = Types::read(&file, 0).unwrap();
+        assert_eq!((types.count(), &types.span), (2, &(24..52)));
+        assert_eq!(types.name(1), Some((1, Meaning::Name(b"int"))));
+        assert_eq!(types.name(2), None);
+        assert_eq!(types.meaning((1, Word::Type)), Meaning::Type);
+        assert_eq!(types.meaning((3, Word::Type)), Meaning::SharedType(3));
+        let within = [&[0; 12], &file[..]].concat();
+        assert_eq!(Types::find(&within), Some(12));
+        assert_eq!(Types::read(&within, 12).unwrap().place(2), 12 + 24 + 16);
+    }
+
+    #[test]
+    fn numbers_that_are_shared_are_changed_and_own_ones_stay_behind_them() {
+        let file = file();
+        let shared = |types, strings| Shared { types, strings };
+        let mut types = Types::read(&file, 0).unwrap();
+        types.share(shared(0, 0));
+        types.renumber(shared(7, 90), |_, _| None);
+        assert_eq!(types.record(2)[2], (8, Word::Type));
+        assert_eq!(types.name(1), Some((1, Meaning::Name(b"int"))));
+        let mut types = Types::read(&file, 0).unwrap();
+        types.share(shared(1, 2));
+        types.renumber(shared(7, 90), |number, _| Some(number + 5));
+        assert_eq!(types.record(2)[2], (6, Word::Type));
+        assert_eq!(types.name(1), Some((1, Meaning::SharedName(6))));
+    }
+
+    #[test]
+    fn what_is_not_whole_has_no_types() {
+        let file = file();
+        for len in 0..file.len() {
+            assert!(Types::read(&file[..len], 0).is_none(), "{len}");
+        }
+        // Where records and strings are, and how long.
+        for (at, number) in [
+            (8, 4),
+            (12, 24),
+            (12, 27),
+            (12, u32::MAX),
+            (16, 29),
+            (20, 6),
+        ] {
+            let mut file = file.clone();
+            file[at..at + 4].copy_from_slice(&number.to_le_bytes());
+            assert!(Types::read(&file, 0).is_none(), "{at} {number}");
+        }
+        assert!(Types::read(&file, 1).is_none() && Types::find(&file[4..]).is_none());
+    }
 }
