@@ -4,6 +4,7 @@
 mod pairs;
 mod types;
 
+use std::ops::Range as Span;
 use std::sync::Arc;
 
 use system_image_delta::patch::pointers::{Form, Numbering, Word};
@@ -25,6 +26,9 @@ pub(crate) struct Numberings {
     types: Numbering,
     /// What modules share with the old kernel and with the new one.
     shared: [Shared; 2],
+    /// Where these have their types, and what the new ones are copied from.
+    spans: [Span<usize>; 2],
+    copies: Vec<Piece>,
 }
 
 /// What the types of a program are made from.
@@ -41,10 +45,7 @@ impl Numberings {
         let pairs = Pairs::find(old, new);
         let none = Projection::default();
         let (mut names, mut types) = (pairs.names(&none), pairs.types(&none));
-        let shared = [old, new].map(|types| Shared {
-            types: types.count(),
-            strings: types.strings.len(),
-        });
+        let shared = [old, new].map(Types::to_share);
         // Those of modules follow.
         let [before, now] = shared;
         add(&mut names, &none, before.strings, now.strings);
@@ -58,6 +59,8 @@ impl Numberings {
             names: numbering(0, names),
             types: numbering(1, types),
             shared,
+            spans: [old, new].map(|types| types.span.clone()),
+            copies: pairs.copies(),
         })
     }
 
@@ -72,30 +75,29 @@ impl Numberings {
 
     /// What the types of a program are made from: of the kernel itself, or of a module.
     pub(super) fn made(&self, mut old: Types<'_>, mut new: Types<'_>) -> Made {
-        let is_kernel = [&old, &new].map(|types| Shared {
-            types: types.count(),
-            strings: types.strings.len(),
-        }) == self.shared;
         let (mut names, mut types) = (self.names.clone(), self.types.clone());
-        if !is_kernel {
-            let [before, now] = self.shared;
-            old.share(before);
-            new.share(now);
-            old.renumber(now, |number, what| match what {
-                Word::Name => names.project(number),
-                Word::Type => types.project(number),
-                Word::Other => None,
-            });
+        let is_kernel = [&old, &new].map(Types::to_share) == self.shared
+            && [&old, &new].map(|types| types.span.clone()) == self.spans;
+        if is_kernel {
+            let form = Form::Btf { names, types };
+            let copies = self.copies.clone();
+            return Made { form, copies };
         }
+        let [before, now] = self.shared;
+        old.share(before);
+        new.share(now);
+        old.renumber(now, |number, what| match what {
+            Word::Name => names.project(number),
+            Word::Type => types.project(number),
+            Word::Other => None,
+        });
         let pairs = Pairs::find(&old, &new);
-        if !is_kernel {
-            let own = |entries: Vec<Move>| {
-                let is_few = entries.len() <= MOST_OWN;
-                Arc::new(Projection::new(if is_few { entries } else { Vec::new() }))
-            };
-            names.own = own(pairs.names(&names.went));
-            types.own = own(pairs.types(&types.went));
-        }
+        let own = |entries: Vec<Move>| {
+            let is_few = entries.len() <= MOST_OWN;
+            Arc::new(Projection::new(if is_few { entries } else { Vec::new() }))
+        };
+        names.own = own(pairs.names(&names.went));
+        types.own = own(pairs.types(&types.went));
         let copies = pairs.copies();
         let form = Form::Btf { names, types };
         Made { form, copies }

@@ -93,6 +93,14 @@ impl<'a> Types<'a> {
         self.starts.len() - 1
     }
 
+    /// What modules of this kernel share with it.
+    pub(super) fn to_share(&self) -> Shared {
+        Shared {
+            types: self.count(),
+            strings: self.strings.len(),
+        }
+    }
+
     pub(super) fn record(&self, number: usize) -> &[(u32, Word)] {
         &self.words[self.starts[number - 1]..self.starts[number]]
     }
