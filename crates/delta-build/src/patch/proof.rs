@@ -94,7 +94,7 @@ impl ReadAt for Watched<'_> {
 /// Where a proof goes: the target, which is there already.
 struct Compared<'a> {
     target: &'a File,
-    /// As much of it as is compared at once.
+    /// As much of it as is written at once.
     bytes: Vec<u8>,
 }
 
@@ -106,14 +106,10 @@ impl ReadAt for Compared<'_> {
 
 impl Output for Compared<'_> {
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        const AT_ONCE: usize = 256 << 10;
-        for (i, made) in bytes.chunks(AT_ONCE).enumerate() {
-            self.bytes.resize(made.len(), 0);
-            let offset = offset + (i * AT_ONCE) as u64;
-            ReadAt::read_exact_at(self.target, &mut self.bytes, offset)?;
-            if self.bytes != made {
-                return Err(io::Error::other("it differs from the target"));
-            }
+        self.bytes.resize(bytes.len(), 0);
+        ReadAt::read_exact_at(self.target, &mut self.bytes, offset)?;
+        if self.bytes != bytes {
+            return Err(io::Error::other("it differs from the target"));
         }
         Ok(())
     }
